@@ -1,0 +1,237 @@
+package eventlog
+
+import "encoding/json"
+
+// Type names what happened. A type's meaning never changes: a fold that must behave
+// differently gets a new version (Event.V) of the type.
+type Type string
+
+// Events of a partition.
+const (
+	PartitionOwned Type = "PartitionOwned" // an owner fenced the partition; N is its epoch
+	PlanUsed       Type = "PlanUsed"       // precedes the partition's first event that uses the plan
+	Checkpoint     Type = "Checkpoint"     // nothing but a position
+)
+
+// Events of an instance. Each has ID, Run and the next Seq of the instance.
+const (
+	InstanceStarted     Type = "InstanceStarted"     // N is the run
+	KeysEvaluated       Type = "KeysEvaluated"       // correlation keys computed from the parameters
+	AttemptStarted      Type = "AttemptStarted"      // a retry's time came
+	AttemptRunning      Type = "AttemptRunning"      // the handler has run for a second
+	AttemptInterrupted  Type = "AttemptInterrupted"  // the worker died; the handler starts again
+	AttemptFailed       Type = "AttemptFailed"       // Due says when the next attempt starts
+	AttemptTimedOut     Type = "AttemptTimedOut"     // Due says when the next attempt starts
+	TaskCompleted       Type = "TaskCompleted"       // Starts says what starts next
+	TaskFailed          Type = "TaskFailed"          // the last attempt failed
+	MessageReceived     Type = "MessageReceived"     // a listener takes a message; its handler starts
+	ListenContinued     Type = "ListenContinued"     // the handler wants another message
+	MessageBuffered     Type = "MessageBuffered"     // kept in the instance for a listener that is not free yet
+	BufferExpired       Type = "BufferExpired"       // a buffered message outlived its time
+	ListenerFull        Type = "ListenerFull"        // too many buffered: the message goes back, the subscription ends
+	InstanceCompleted   Type = "InstanceCompleted"   //
+	InstanceFailed      Type = "InstanceFailed"      // Path is the task that failed for good
+	InstanceStopped     Type = "InstanceStopped"     //
+	InstanceRetried     Type = "InstanceRetried"     // a failed instance goes on from the failed task
+	InstanceQuarantined Type = "InstanceQuarantined" // the fold or a decision failed; the instance is frozen
+	InstanceReset       Type = "InstanceReset"       // State replaces the frozen state
+)
+
+// Events about an instance that are not part of its numbered history (no Seq).
+const (
+	RequestHeld      Type = "RequestHeld"      // Held waits until the quarantine ends
+	RequestReleased  Type = "RequestReleased"  // the oldest held request is decided now
+	AnswersForgotten Type = "AnswersForgotten" // remembered answers older than their time are dropped
+	DeliveryRefused  Type = "DeliveryRefused"  // the instance can't take the message: it goes back
+	MessageDropped   Type = "MessageDropped"   // a copy of a fanned-out message that nobody takes is dead-lettered
+)
+
+// Events of a correlation key (Topic, Key, Value).
+const (
+	SubscriptionAdded   Type = "SubscriptionAdded"
+	SubscriptionRemoved Type = "SubscriptionRemoved"
+	MessageKept         Type = "MessageKept"     // nobody waits: kept until Expires
+	MessageMatched      Type = "MessageMatched"  // given to waiters; provisional until acknowledged
+	FanOutPage          Type = "FanOutPage"      // the next waiters of a matched message
+	MessageReturned     Type = "MessageReturned" // one waiter could not take it
+	MessageExpired      Type = "MessageExpired"  // dead-lettered
+	DeliveriesAcked     Type = "DeliveriesAcked" // partition From has decided all deliveries up to Upto
+)
+
+// Event is one entry of the events topic: a fact that no later event changes. One flat
+// struct serves all types; which fields a type uses is in docs/event-log.md.
+//
+// N counts the events of the partition without gaps and starts at 1, Seq those of the
+// instance. At is in milliseconds since 1970 UTC and never goes back within a partition.
+type Event struct {
+	V    int    `json:"v"` // version of the type, from 1
+	N    uint64 `json:"n"`
+	Type Type   `json:"type"`
+	At   int64  `json:"at"`
+
+	ID      string `json:"id,omitempty"`      // instance
+	Seq     uint64 `json:"seq,omitempty"`     //
+	Run     uint64 `json:"run,omitempty"`     // event number of the run's InstanceStarted
+	Path    string `json:"path,omitempty"`    // task, e.g. "Order/ready"
+	Act     uint64 `json:"act,omitempty"`     // seq of the event that armed the attempt or wait
+	Attempt int    `json:"attempt,omitempty"` // from 1
+
+	Definition string          `json:"definition,omitempty"`
+	Plan       string          `json:"plan,omitempty"` // hash
+	PlanData   json.RawMessage `json:"planData,omitempty"`
+	Params     json.RawMessage `json:"params,omitempty"`   // whole at the start, then a merge patch of top-level fields
+	Keys       []TaskKey       `json:"keys,omitempty"`     // values of correlation keys that changed
+	Evaluate   bool            `json:"evaluate,omitempty"` // keys must be computed again
+	Starts     []Start         `json:"starts,omitempty"`   // what starts now
+	Due        int64           `json:"due,omitempty"`      // when the next attempt starts, or this attempt or wait times out
+	Error      string          `json:"error,omitempty"`
+	Stack      string          `json:"stack,omitempty"`
+	Reason     string          `json:"reason,omitempty"`
+	Request    string          `json:"request,omitempty"` // id of the call that this event answers
+	Made       int64           `json:"made,omitempty"`    // when that call was first made
+	Sent       *Sent           `json:"sent,omitempty"`    // message of a Command task, in the same transaction
+	Subs       []KeyRef        `json:"subs,omitempty"`    // subscribed under (Run, Seq)
+	Unsubs     []KeyRef        `json:"unsubs,omitempty"`  // no longer subscribed
+	Back       []uint64        `json:"back,omitempty"`    // buffered messages that leave the instance
+	State      json.RawMessage `json:"state,omitempty"`   // InstanceReset
+	Held       *Request        `json:"held,omitempty"`
+
+	Topic   string   `json:"topic,omitempty"` // correlation key
+	Key     string   `json:"key,omitempty"`   // its name
+	Value   string   `json:"value,omitempty"` // its value
+	Msg     uint64   `json:"msg,omitempty"`   // number of the event by which the message arrived at its key
+	Message *Message `json:"message,omitempty"`
+	Expires int64    `json:"expires,omitempty"`
+	Sole    bool     `json:"sole,omitempty"`   // this waiter is the only one that was chosen
+	Local   bool     `json:"local,omitempty"`  // the delivery stayed in this partition
+	Again   bool     `json:"again,omitempty"`  // the message had been buffered or held before
+	Chosen  int      `json:"chosen,omitempty"` // waiters chosen by this event
+	Kept    int      `json:"kept,omitempty"`   // of these, waiters in this partition
+	After   uint64   `json:"after,omitempty"`  // fan-out: last subscription served
+	Until   uint64   `json:"until,omitempty"`  // fan-out: last subscription to serve; 0 = none is left
+	From    int32    `json:"from,omitempty"`
+	Upto    *Mark    `json:"upto,omitempty"`
+
+	Worker  string `json:"worker,omitempty"`
+	Address string `json:"address,omitempty"`
+
+	Out []Out     `json:"out,omitempty"` // what other partitions are told
+	Pos *Position `json:"pos,omitempty"`
+
+	Extra []Field `json:"-"` // fields that this version does not know, in order of appearance
+}
+
+// Field is a JSON member kept as it came.
+type Field struct {
+	Name  string
+	Value json.RawMessage
+}
+
+// Kind is the kind of a plan's node.
+type Kind string
+
+const (
+	Process Kind = "process"
+	Execute Kind = "execute"
+	Command Kind = "command"
+	Listen  Kind = "listen"
+)
+
+// Start says that a task starts: a handler (Execute, Command) or a wait (Listen).
+type Start struct {
+	Path string `json:"path"`
+	Kind Kind   `json:"kind"`
+	Due  int64  `json:"due,omitempty"` // when the attempt or wait times out; 0 = never
+}
+
+// TaskKey is the value of a listener's correlation key.
+type TaskKey struct {
+	Path  string `json:"path"`
+	Value string `json:"value"`
+}
+
+// KeyRef is a correlation key.
+type KeyRef struct {
+	Topic string `json:"topic"`
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Sent describes the message of a Command task. The record carries the headers
+// dagger-instance, dagger-path and dagger-idempotency-key.
+type Sent struct {
+	Topic string `json:"topic"`
+	Key   string `json:"key,omitempty"`
+	NoKey bool   `json:"noKey,omitempty"`
+	Size  int    `json:"size"`
+}
+
+// Message is a record of a user's topic on its way to an instance.
+type Message struct {
+	Topic     string          `json:"topic"`
+	TopicID   string          `json:"topicId,omitempty"`
+	Partition int32           `json:"partition"`
+	Offset    int64           `json:"offset"`
+	Time      int64           `json:"time,omitempty"` // of the record, ms
+	Key       []byte          `json:"key,omitempty"`
+	Value     json.RawMessage `json:"value,omitempty"` // the record's value when it is JSON
+	Bytes     []byte          `json:"bytes,omitempty"` // the record's value when it is not
+	Headers   []Header        `json:"headers,omitempty"`
+}
+
+// Out is a request to another partition; its position is (N, index in Event.Out).
+type Out struct {
+	To      int32   `json:"to"`
+	Request Request `json:"request"`
+}
+
+// Mark is a position within a source: what one source record sends to one target
+// partition is numbered by Index. Marks are compared as pairs.
+type Mark struct {
+	Pos   int64 `json:"pos"`
+	Index int   `json:"index,omitempty"`
+}
+
+// Compare orders marks.
+func (m Mark) Compare(o Mark) int {
+	switch {
+	case m.Pos != o.Pos && m.Pos < o.Pos, m.Pos == o.Pos && m.Index < o.Index:
+		return -1
+	case m == o:
+		return 0
+	}
+	return 1
+}
+
+// Source is where a crossing record comes from: a partition of a user's topic read for one
+// key name (relay), or with an empty TopicID the events of another partition (forward).
+type Source struct {
+	TopicID   string `json:"topicId,omitempty"`
+	Partition int32  `json:"partition"`
+	Key       string `json:"key,omitempty"`
+}
+
+// SourceMark is a source's watermark.
+type SourceMark struct {
+	Source
+	Mark
+	Delivery bool `json:"delivery,omitempty"` // it was a delivery, so an Ack is owed
+}
+
+// Position is the in-band position of an owner: what it had consumed and told when the
+// event was appended.
+type Position struct {
+	TopicID   string       `json:"topicId,omitempty"`   // of the requests topic
+	Offset    int64        `json:"offset"`              // next request to consume
+	Forwarded uint64       `json:"forwarded,omitempty"` // every event up to this number has reached its targets
+	Sources   []SourceMark `json:"sources,omitempty"`
+	Refused   []Refusal    `json:"refused,omitempty"`
+}
+
+// Refusal is the in-band answer to a call that changed nothing.
+type Refusal struct {
+	ID      string `json:"id"` // instance
+	Request string `json:"request"`
+	Made    int64  `json:"made,omitempty"`
+	Answer  string `json:"answer"`
+}
