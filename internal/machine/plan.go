@@ -1,0 +1,164 @@
+package machine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+// Plan is a definition compiled to data: what the engine needs to know of it without user
+// code. It is recorded in the log under its hash.
+type Plan struct {
+	Name    string `json:"name"`
+	Version int    `json:"version"`
+	Root    []Node `json:"nodes"` // run one after the other
+
+	hash   string
+	leaves []*Node // tasks in plan order
+	byPath map[string]int
+}
+
+// Node is a process or a task of a plan.
+type Node struct {
+	Path  string        `json:"path"` // names from the root, joined by "/"
+	Kind  eventlog.Kind `json:"kind"`
+	Nodes []Node        `json:"nodes,omitempty"` // of a process
+
+	Topic string `json:"topic,omitempty"` // Command: target; Listen: source
+	Key   string `json:"key,omitempty"`   // Listen: name of the correlation key
+	TTL   int64  `json:"ttl,omitempty"`   // Listen: how long an unmatched message is kept, ms
+
+	Retry   *Retry `json:"retry,omitempty"`   // nil: one attempt
+	Timeout int64  `json:"timeout,omitempty"` // of an attempt, or of a listener's wait, ms; 0 = none
+}
+
+// Retry is the policy of a task whose attempt failed.
+type Retry struct {
+	Attempts int   `json:"attempts"`           // at most; > 0
+	Delay    int64 `json:"delay"`              // before the second attempt, ms; doubles each time
+	MaxDelay int64 `json:"maxDelay,omitempty"` // ms; 0 = an hour
+}
+
+const maxDelay = 3600_000
+
+// delay is the time before the attempt that follows the given one. jitter in [0,1) spreads
+// it over 80 to 120 per cent.
+func (r *Retry) delay(attempt int, jitter float64) int64 {
+	limit := r.MaxDelay
+	if limit <= 0 {
+		limit = maxDelay
+	}
+	d := r.Delay
+	for i := 1; i < attempt && d < limit; i++ {
+		d *= 2
+	}
+	d = min(d, limit)
+	return d*4/5 + int64(float64(d)*0.4*jitter)
+}
+
+// NewPlan checks nothing but what the machine relies on: at least one task, unique paths.
+func NewPlan(name string, version int, nodes []Node) (*Plan, error) {
+	p := &Plan{Name: name, Version: version, Root: nodes}
+	if err := p.index(); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encode plan %s: %w", name, err)
+	}
+	p.hash = HashPlan(data)
+	return p, nil
+}
+
+// HashPlan is the hash of an encoded plan.
+func HashPlan(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// DecodePlan reads a recorded plan. Its hash is that of the bytes as they were recorded, so
+// that a plan of a newer version, with fields unknown here, keeps its name.
+func DecodePlan(data []byte) (*Plan, error) {
+	p := &Plan{}
+	if err := json.Unmarshal(data, p); err != nil {
+		return nil, fmt.Errorf("decode plan: %w", err)
+	}
+	if err := p.index(); err != nil {
+		return nil, err
+	}
+	p.hash = HashPlan(data)
+	return p, nil
+}
+
+// Encode is the recorded form.
+func (p *Plan) Encode() json.RawMessage {
+	data, err := json.Marshal(p)
+	if err != nil {
+		panic("machine: encode plan: " + err.Error()) // strings and numbers only
+	}
+	return data
+}
+
+// Hash names the plan.
+func (p *Plan) Hash() string { return p.hash }
+
+// Tasks are the leaves in plan order.
+func (p *Plan) Tasks() []*Node { return p.leaves }
+
+// Task is the leaf with the path, or nil.
+func (p *Plan) Task(path string) *Node {
+	if i, ok := p.byPath[path]; ok {
+		return p.leaves[i]
+	}
+	return nil
+}
+
+// HasListeners says whether the plan has correlation keys.
+func (p *Plan) HasListeners() bool {
+	for _, n := range p.leaves {
+		if n.Kind == eventlog.Listen {
+			return true
+		}
+	}
+	return false
+}
+
+// next is the task that follows, or nil after the last.
+func (p *Plan) next(path string) *Node {
+	if i, ok := p.byPath[path]; ok && i+1 < len(p.leaves) {
+		return p.leaves[i+1]
+	}
+	return nil
+}
+
+func (p *Plan) index() error {
+	p.leaves, p.byPath = nil, map[string]int{}
+	var walk func([]Node) error
+	walk = func(nodes []Node) error {
+		for i := range nodes {
+			n := &nodes[i]
+			if n.Kind == eventlog.Process {
+				if err := walk(n.Nodes); err != nil {
+					return err
+				}
+				continue
+			}
+			if _, twice := p.byPath[n.Path]; twice {
+				return fmt.Errorf("plan %s: path %q twice", p.Name, n.Path)
+			}
+			p.byPath[n.Path] = len(p.leaves)
+			p.leaves = append(p.leaves, n)
+		}
+		return nil
+	}
+	if err := walk(p.Root); err != nil {
+		return err
+	}
+	if len(p.leaves) == 0 {
+		return fmt.Errorf("plan %s: no task", p.Name)
+	}
+	return nil
+}

@@ -1,0 +1,32 @@
+package machine
+
+// Rules switches single protocol rules off. The zero value keeps them all and is the only
+// one that production code uses; tests switch one off and expect the auditor to notice.
+type Rules struct {
+	NoIndex          bool // 16: one number for all that a source record sends to a partition
+	NoTopicID        bool // 1: source positions without the topic's id
+	NoKeyName        bool // 17: one watermark for all key names of a topic
+	NoSourceMarks    bool // 16: crossing requests are not counted
+	NoRequestIDs     bool // 8: applied ids are not remembered
+	NoRefusedIDs     bool // 8: refused ids are not remembered
+	RefusalInMemory  bool // 8: refusals are not in-band
+	NoFloor          bool // 8: no greatest forgotten `made`
+	NoReturn         bool // 21: a receiver that can't take a message says nothing
+	NoAck            bool // 21: deliveries are never acknowledged
+	AckOnlyInMemory  bool // 21: what is owed is not folded
+	NoFanOrder       bool // 22: later messages overtake an unfinished fan-out
+	NoActivation     bool // 20: a delivery is taken for any activation
+	RemoveByInstance bool // 20: a subscription is removed by instance, not by activation
+	NoFull           bool // 20: a full instance returns the message but keeps its subscription
+	NoSurplusBack    bool // 20: buffered messages stay when nothing wants their key
+	UnsubscribeLast  bool // 20: what goes back overtakes the Unsubscribe
+	AnyAttempt       bool // 10: a result is taken from any attempt
+	AnyRun           bool // 10: a result is taken from any run
+	TimeoutAnyDue    bool // 10: a time-out need not match its due time
+	NoInterrupted    bool // 10: a handler that was cut short is not started again
+	CutCountsAll     bool // 10: interruptions count although the handler had not run
+	NoHold           bool // 12: deliveries and results of a quarantined instance are decided
+	NoLocalQueue     bool // 3: local requests are decided inside the request that made them
+	NoForeign        bool // 2: a request of another partition is decided here
+	NoPosition       bool // 5: a batch that decided nothing leaves no event
+}

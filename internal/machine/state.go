@@ -1,0 +1,275 @@
+package machine
+
+import (
+	"encoding/json"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+// Status of an instance or a task.
+type Status string
+
+const (
+	NotStarted Status = "NOT_STARTED"
+	Submitted  Status = "SUBMITTED"
+	Executing  Status = "EXECUTING"
+	Completed  Status = "COMPLETED"
+	Failure    Status = "FAILURE"
+	Skipped    Status = "SKIPPED"
+	Stopped    Status = "STOPPED"
+)
+
+// Phase is what an executing task does.
+type Phase string
+
+const (
+	Waiting  Phase = "waiting"  // for a message
+	Running  Phase = "running"  // its handler
+	Retrying Phase = "retrying" // for the time of its next attempt
+)
+
+// Task is a task that was started.
+type Task struct {
+	Path        string            `json:"path"`
+	Kind        eventlog.Kind     `json:"kind"`
+	Status      Status            `json:"status"`
+	Phase       Phase             `json:"phase,omitempty"`
+	Act         uint64            `json:"act"`
+	Attempt     int               `json:"attempt,omitempty"`
+	Since       int64             `json:"since"`                 // of the status or phase
+	Due         int64             `json:"due,omitempty"`         // of the time-out or of the next attempt
+	Ran         bool              `json:"ran,omitempty"`         // this start of the handler has run a second
+	Cuts        int               `json:"cuts,omitempty"`        // interruptions that count
+	Interrupted int               `json:"interrupted,omitempty"` // all interruptions
+	Error       string            `json:"error,omitempty"`       // of the last attempt
+	Msg         uint64            `json:"msg,omitempty"`         // message that the listener works on
+	Message     *eventlog.Message `json:"message,omitempty"`
+}
+
+// Subscription of an instance to a correlation key.
+type Subscription struct {
+	eventlog.KeyRef
+	Act uint64 `json:"act"`
+}
+
+// Buffered is a message kept in the instance.
+type Buffered struct {
+	eventlog.KeyRef
+	Msg     uint64            `json:"msg"`
+	Message *eventlog.Message `json:"message"`
+	Expires int64             `json:"expires"`
+	Sole    bool              `json:"sole,omitempty"`
+}
+
+// Answer is a remembered call.
+type Answer struct {
+	Request string `json:"request"`
+	Made    int64  `json:"made,omitempty"`
+	At      int64  `json:"at"`
+	Answer  string `json:"answer,omitempty"` // of a refused call
+}
+
+// Mailbox is the part of an instance that is folded apart from the rest: it survives
+// quarantine and overrides the state in an InstanceReset.
+type Mailbox struct {
+	Run     uint64             `json:"run,omitempty"`
+	Subs    []Subscription     `json:"subs,omitempty"`    // by key
+	Buffer  []Buffered         `json:"buffer,omitempty"`  // by Msg
+	Applied []Answer           `json:"applied,omitempty"` // oldest first
+	Refused []Answer           `json:"refused,omitempty"` // oldest first
+	Floor   int64              `json:"floor,omitempty"`   // greatest Made that was forgotten
+	Held    []eventlog.Request `json:"held,omitempty"`    // while in quarantine
+}
+
+// Body is what user code and operators see of an instance.
+type Body struct {
+	Definition string             `json:"definition,omitempty"`
+	Plan       string             `json:"plan,omitempty"`
+	Status     Status             `json:"status,omitempty"`
+	Params     json.RawMessage    `json:"params,omitempty"`
+	ParamsSeq  uint64             `json:"paramsSeq,omitempty"` // event that changed Params last
+	Keys       []eventlog.TaskKey `json:"keys,omitempty"`      // by path
+	Evaluate   uint64             `json:"evaluate,omitempty"`  // seq of the event since which the keys must be computed; 0 = known
+	Tasks      []Task             `json:"tasks,omitempty"`     // in the order of their first start
+	Created    int64              `json:"created,omitempty"`
+	Updated    int64              `json:"updated,omitempty"`
+	Ended      int64              `json:"ended,omitempty"`
+	Error      string             `json:"error,omitempty"`
+	FailedPath string             `json:"failedPath,omitempty"`
+	Reason     string             `json:"reason,omitempty"` // of a stop
+}
+
+// Instance is the state of an instance id. Run 0 means that it never ran and only answers
+// are remembered.
+type Instance struct {
+	ID  string `json:"id"`
+	N   uint64 `json:"n"` // last event folded
+	Seq uint64 `json:"seq,omitempty"`
+	Mailbox
+	Body
+	Quarantined string `json:"quarantined,omitempty"` // the reason
+
+	handed *eventlog.Message // from the buffer to the listener, within the fold of one event
+}
+
+// Terminal says that the current run has ended.
+func (i *Instance) Terminal() bool {
+	return i.Status == Completed || i.Status == Failure || i.Status == Stopped
+}
+
+// active says that the instance runs and may be decided on.
+func (i *Instance) active() bool {
+	return i != nil && i.Run > 0 && !i.Terminal() && i.Quarantined == ""
+}
+
+// Task returns the state of a started task, or nil.
+func (i *Instance) Task(path string) *Task {
+	for k := range i.Tasks {
+		if i.Tasks[k].Path == path {
+			return &i.Tasks[k]
+		}
+	}
+	return nil
+}
+
+// KeyValue is the value of a listener's key; "" when there is none.
+func (i *Instance) KeyValue(path string) string {
+	for _, k := range i.Keys {
+		if k.Path == path {
+			return k.Value
+		}
+	}
+	return ""
+}
+
+func (i *Instance) subscription(k eventlog.KeyRef) uint64 {
+	for _, s := range i.Subs {
+		if s.KeyRef == k {
+			return s.Act
+		}
+	}
+	return 0
+}
+
+func (i *Instance) buffered(k eventlog.KeyRef) (n int) {
+	for _, b := range i.Buffer {
+		if b.KeyRef == k {
+			n++
+		}
+	}
+	return n
+}
+
+// Waiter is a subscription at its correlation key.
+type Waiter struct {
+	N   uint64 `json:"n"` // of SubscriptionAdded: the order of waiters
+	ID  string `json:"id"`
+	Run uint64 `json:"run"`
+	Act uint64 `json:"act"`
+}
+
+// Kept is a message that nobody took yet.
+type Kept struct {
+	Msg     uint64            `json:"msg"`
+	Message *eventlog.Message `json:"message"`
+	Expires int64             `json:"expires"`
+}
+
+// KeyState is what a correlation key's owner knows of one key.
+type KeyState struct {
+	Waiters []Waiter // by N
+	Kept    []Kept   // by Msg
+}
+
+// Matched is a message given to waiters and not yet acknowledged by all of them.
+type Matched struct {
+	Msg     uint64            `json:"msg"`
+	Key     eventlog.KeyRef   `json:"key"`
+	Message *eventlog.Message `json:"message"`
+	Expires int64             `json:"expires"`
+	Chosen  int               `json:"chosen"`          // waiters so far
+	Back    int               `json:"back,omitempty"`  // of these, returned
+	Local   int               `json:"local,omitempty"` // local deliveries not yet decided
+	Waits   []Wait            `json:"waits,omitempty"` // by partition
+	After   uint64            `json:"after,omitempty"` // fan-out: last waiter served
+	Until   uint64            `json:"until,omitempty"` // fan-out: last waiter to serve; 0 = finished
+}
+
+// Wait is the last delivery to a partition that has not been acknowledged.
+type Wait struct {
+	Partition int32         `json:"partition"`
+	Mark      eventlog.Mark `json:"mark"`
+}
+
+// Row names a stored row that an event changed.
+type Row struct {
+	Kind      RowKind
+	ID        string          // instance, plan
+	Key       eventlog.KeyRef // waiter, kept message
+	N         uint64          // waiter, kept and matched message
+	Source    eventlog.Source
+	Partition int32 // ack due
+}
+
+// RowKind is a kind of stored row.
+type RowKind byte
+
+const (
+	RowInstance RowKind = iota + 1
+	RowPlan
+	RowPosition
+	RowSource
+	RowAckDue
+	RowWaiter
+	RowKept
+	RowMatched
+)
+
+// State is what an owner holds of its partition. The partition's own part is complete;
+// Instances and Keys are caches of whole entities: a request or event may only be decided
+// or folded when what Needs or Touches names is there (a nil entry says that it is known
+// not to exist).
+type State struct {
+	Partition  int32
+	Partitions int32
+	Rules      Rules
+
+	N          uint64
+	At         int64
+	Epoch      uint64
+	RequestsID string // topic id that Offset belongs to
+	Offset     int64  // next request
+	Forwarded  uint64 // every event up to here has reached its targets
+	Plans      map[string]*Plan
+	Sources    map[eventlog.Source]eventlog.Mark
+	AckDue     map[int32]eventlog.Mark
+	Matched    map[uint64]*Matched
+
+	Instances map[string]*Instance
+	Keys      map[eventlog.KeyRef]*KeyState
+
+	// Changed collects the rows that events changed since it was last emptied.
+	Changed map[Row]struct{}
+	// Frozen has the instances whose fold panicked, with the reason, until their
+	// InstanceQuarantined is in the log. Protocol rule 12.
+	Frozen map[string]string
+	// Inject is called before the instance's part of an event is folded; tests panic in it.
+	Inject func(*eventlog.Event)
+}
+
+// NewState is the empty state of a partition.
+func NewState(partition, partitions int32) *State {
+	return &State{
+		Partition: partition, Partitions: partitions,
+		Plans: map[string]*Plan{}, Sources: map[eventlog.Source]eventlog.Mark{},
+		AckDue: map[int32]eventlog.Mark{}, Matched: map[uint64]*Matched{},
+		Instances: map[string]*Instance{}, Keys: map[eventlog.KeyRef]*KeyState{},
+		Changed: map[Row]struct{}{}, Frozen: map[string]string{},
+	}
+}
+
+func (s *State) changed(r Row) { s.Changed[r] = struct{}{} }
+
+func (s *State) local(value string) bool {
+	return eventlog.PartitionOf(value, s.Partitions) == s.Partition
+}
