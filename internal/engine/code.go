@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// Code is a plan with the user code behind it, erased of its types.
+type Code struct {
+	Plan *machine.Plan
+	// Handlers by path, one for each task.
+	Handlers map[string]Handler
+	// Keys gives the values of all listeners' correlation keys on encoded parameters; ""
+	// where a listener has no key yet. nil when the plan has no listeners.
+	Keys func(params json.RawMessage) ([]eventlog.TaskKey, error)
+	// Messages gives the key values of a message, by topic and key name.
+	Messages map[TopicKey]MessageKeys
+	// Partitions wanted of topics that must be created; an existing topic keeps its own.
+	Topics []string
+}
+
+// TopicKey is what a relay reads and by which name of key.
+type TopicKey struct{ Topic, Key string }
+
+// MessageKeys gives the values of a message's key: none if it concerns nobody. An error
+// dead-letters the message.
+type MessageKeys func(*eventlog.Message) ([]string, error)
+
+// Handler runs one attempt of a task. The context ends when the attempt times out, its
+// instance is stopped, its partition is lost or the engine shuts down; context.Cause tells
+// which (ErrAttemptTimeout, ErrInstanceEnded, ErrPartitionLost, ErrShutdown).
+type Handler func(ctx context.Context, a Attempt) (Outcome, error)
+
+// Attempt is what a handler is told.
+type Attempt struct {
+	Definition string
+	Instance   string
+	Run        uint64
+	Path       string
+	Act        uint64
+	Attempt    int
+	// IdempotencyKey is the same for all attempts of this activation of the task.
+	IdempotencyKey string
+	Params         json.RawMessage
+	Message        *eventlog.Message // of a listener
+}
+
+// Outcome is what a handler that returned no error did.
+type Outcome struct {
+	Patch  json.RawMessage  // merge patch of the changed top-level parameters; nil = none
+	More   bool             // a listener wants another message
+	Record *eventlog.Record // of a Command; Partition -1 = by key
+}
+
+// Causes with which a handler's context ends.
+var (
+	ErrAttemptTimeout = errors.New("engine: attempt timed out")
+	ErrInstanceEnded  = errors.New("engine: instance ended")
+	ErrPartitionLost  = errors.New("engine: partition moved to another worker")
+	ErrShutdown       = errors.New("engine: shutting down")
+)
+
+// TerminalError marks an error after which no retry makes sense.
+type TerminalError interface {
+	error
+	TerminalError() bool
+}
+
+// RetryAfterError asks for a delay before the next attempt, in milliseconds.
+type RetryAfterError interface {
+	error
+	RetryAfter() int64
+}
