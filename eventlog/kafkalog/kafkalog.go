@@ -1,0 +1,169 @@
+// Package kafkalog is the event log on Apache Kafka (4.0 or newer, with transaction.version
+// 2). Linking it makes the scheme kafka known to eventlog.Open:
+//
+//	kafka://host:9092,host2:9092/app?partitions=16&replication=3&client-id=orders
+//	kafka://user@host:9092/app?tls=true&sasl=scram-sha-512&password-file=/run/secrets/kafka
+//
+// Every owner has a transactional producer of its own (transactional id app/partition) and
+// so a connection of its own; so has every reader, publisher and member.
+package kafkalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+func init() { eventlog.Register("kafka", Open) }
+
+// openTimeout is how long Open may take when its context allows more.
+const openTimeout = 30 * time.Second
+
+type kafkaLog struct {
+	cfg   config
+	cl    *kgo.Client // metadata, offsets, settings
+	adm   *kadm.Client
+	extra []kgo.Opt // tests: another dialer
+
+	topics topicCache
+	shared sharedProducer
+
+	mu      sync.Mutex
+	closed  bool
+	clients map[*kgo.Client]struct{} // all that are open, cl included
+	wg      sync.WaitGroup           // closings and the shared producer
+}
+
+// Open connects to the brokers that u names, makes sure that they are new enough, creates
+// the application's topics that are missing and refuses topics whose settings would lose
+// data (eventlog.ErrSettings) or whose partition count differs (eventlog.ErrPartitions).
+// It takes at most 30 seconds.
+func Open(ctx context.Context, u *url.URL) (eventlog.Log, error) {
+	return open(ctx, u)
+}
+
+func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("the brokers did not answer in time"))
+	defer cancel()
+	cfg, err := parse(u)
+	if err != nil {
+		return nil, err
+	}
+	l := &kafkaLog{cfg: cfg, extra: extra, clients: map[*kgo.Client]struct{}{}}
+	l.topics.log = l
+	l.shared.log = l
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if l.cl, err = l.newClient(); err != nil {
+		return nil, err
+	}
+	l.adm = kadm.NewClient(l.cl)
+	if err := l.cl.Ping(ctx); err != nil {
+		return nil, fmt.Errorf("reach a broker: %w", because(ctx, err))
+	}
+	if err := l.checkVersion(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.createAppTopics(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.checkAppTopics(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// checkVersion refuses brokers without transactions of version 2, with which a late record
+// of a finished transaction can't slip into the next one.
+func (l *kafkaLog) checkVersion(ctx context.Context) error {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "dagger", "1"
+	resp, err := req.RequestWith(ctx, l.cl)
+	if err != nil {
+		return fmt.Errorf("ask for the broker's version: %w", because(ctx, err))
+	}
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return fmt.Errorf("ask for the broker's version: %w", err)
+	}
+	const want = "Kafka 4.0 or newer with the feature transaction.version=2 is needed"
+	for _, f := range resp.FinalizedFeatures {
+		if f.Name != "transaction.version" {
+			continue
+		}
+		if f.MaxVersionLevel >= 2 {
+			return nil
+		}
+		return fmt.Errorf("%s; this cluster has transaction.version=%d (kafka-features.sh upgrade --feature transaction.version=2 raises it)", want, f.MaxVersionLevel)
+	}
+	return fmt.Errorf("%s; this cluster has no such feature", want)
+}
+
+func (l *kafkaLog) App() string       { return l.cfg.app }
+func (l *kafkaLog) Partitions() int32 { return l.cfg.partitions }
+func (l *kafkaLog) URL() string       { return l.cfg.url }
+
+// newClient makes a client that Close knows.
+func (l *kafkaLog) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, eventlog.ErrClosed
+	}
+	all := append(l.cfg.clientOptions(), l.extra...)
+	cl, err := kgo.NewClient(append(all, opts...)...)
+	if err != nil {
+		return nil, fmt.Errorf("make a client: %w", err)
+	}
+	l.clients[cl] = struct{}{}
+	return cl, nil
+}
+
+// drop closes a client; twice is fine.
+func (l *kafkaLog) drop(cl *kgo.Client) {
+	cl.Close()
+	l.mu.Lock()
+	delete(l.clients, cl)
+	l.mu.Unlock()
+}
+
+// dropLater closes a client without waiting; Log.Close waits.
+func (l *kafkaLog) dropLater(cl *kgo.Client) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return // Close has it
+	}
+	l.wg.Go(func() { l.drop(cl) })
+}
+
+// Close ends what is still open of the log: readers, owners and members fail with ErrClosed.
+func (l *kafkaLog) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	var rest []*kgo.Client
+	for cl := range l.clients {
+		rest = append(rest, cl)
+	}
+	l.mu.Unlock()
+	l.shared.close()
+	var wg sync.WaitGroup
+	for _, cl := range rest {
+		wg.Go(func() { l.drop(cl) })
+	}
+	wg.Wait()
+	l.wg.Wait()
+	return nil
+}

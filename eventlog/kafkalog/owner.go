@@ -1,0 +1,250 @@
+package kafkalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+const (
+	// transactionTimeout is after how long the brokers abort a transaction that hangs.
+	transactionTimeout = 10 * time.Second
+	// answerTimeout is how long an owner waits for the brokers: longer than any transaction
+	// lives, so that nothing is gained by waiting on.
+	answerTimeout = 30 * time.Second
+)
+
+var errNoAnswer = errors.New("the brokers did not answer in time")
+
+// owner writes with the transactional id app/partition. The brokers let one producer of
+// that id write; a later InitProducerID shuts this one out.
+type owner struct {
+	log       *kafkaLog
+	partition int32
+	topic     string
+	s         sender
+
+	begun     bool
+	mustAbort error // a message was refused
+	finished  error
+	closing   sync.WaitGroup
+}
+
+func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, error) {
+	if partition < 0 || partition >= l.cfg.partitions {
+		return nil, fmt.Errorf("own partition %d: there are %d", partition, l.cfg.partitions)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
+	o := &owner{log: l, partition: partition, topic: eventlog.EventsTopic(l.cfg.app)}
+	if _, err := l.topics.get(ctx, o.topic); err != nil {
+		return nil, fmt.Errorf("own partition %d: %w", partition, err)
+	}
+	cl, err := l.newClient(append(l.producerOptions(),
+		kgo.TransactionalID(l.cfg.app+"/"+strconv.Itoa(int(partition))),
+		kgo.TransactionTimeout(transactionTimeout),
+		kgo.ConcurrentTransactionsBackoff(2*time.Millisecond),
+		kgo.RetryTimeout(answerTimeout),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("own partition %d: %w", partition, err)
+	}
+	o.s.cl = cl
+	if _, _, err := cl.ProducerID(ctx); err != nil { // InitProducerID: the fence
+		l.dropLater(cl)
+		return nil, fmt.Errorf("own partition %d: %w", partition, because(ctx, err))
+	}
+	return o, nil
+}
+
+var contentType = kgo.RecordHeader{Key: "content-type", Value: []byte("application/json")}
+
+// Append sends events and messages and waits for the brokers' answers.
+func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Type, messages []eventlog.Record) (int64, error) {
+	if err := o.usable(); err != nil {
+		return -1, fmt.Errorf("append: %w", err)
+	}
+	if len(types) != len(events) {
+		return -1, o.finish(fmt.Errorf("append: %d events with %d types", len(events), len(types)))
+	}
+	if len(events)+len(messages) == 0 {
+		return -1, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
+	records, err := o.records(ctx, events, types, messages)
+	if err != nil {
+		return -1, err
+	}
+	if !o.begun {
+		if err := o.s.cl.BeginTransaction(); err != nil {
+			return -1, o.finish(fmt.Errorf("begin transaction: %w", ownerError(ctx, err)))
+		}
+		o.begun = true
+	}
+	b := o.s.send(records)
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return -1, o.abandon(fmt.Errorf("append: %w", context.Cause(ctx)))
+	}
+	if err := o.answers(ctx, b, len(events)); err != nil {
+		return -1, err
+	}
+	if len(events) == 0 {
+		return -1, nil
+	}
+	return records[0].Offset, nil
+}
+
+// records checks everything before anything is sent.
+func (o *owner) records(ctx context.Context, events [][]byte, types []eventlog.Type, messages []eventlog.Record) ([]*kgo.Record, error) {
+	t, err := o.log.topics.get(ctx, o.topic)
+	if err != nil {
+		return nil, o.finish(fmt.Errorf("append: %w", err))
+	}
+	records := make([]*kgo.Record, 0, len(events)+len(messages))
+	slab := make([]kgo.Record, len(events))
+	headers := make([]kgo.RecordHeader, 2*len(events))
+	for i, value := range events {
+		if len(value)+len(types[i]) > t.maxRecord() {
+			return nil, o.finish(fmt.Errorf("append event: %w: %d bytes, topic %s takes %d", eventlog.ErrTooLarge, len(value), o.topic, t.maxRecord()))
+		}
+		h := headers[2*i : 2*i+2 : 2*i+2]
+		h[0], h[1] = contentType, kgo.RecordHeader{Key: "type", Value: []byte(types[i])}
+		slab[i] = kgo.Record{Topic: o.topic, Partition: o.partition, Value: value, Headers: h}
+		records = append(records, &slab[i])
+	}
+	for i, m := range messages {
+		r, err := o.log.record(ctx, m)
+		switch {
+		case errors.Is(err, eventlog.ErrTooLarge), errors.Is(err, eventlog.ErrNoTopic):
+			return nil, o.refuse(i, err)
+		case err != nil:
+			return nil, o.finish(fmt.Errorf("append message: %w", err))
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+// answers sorts out the brokers' answers: lost to another owner before anything else, then
+// a message that they refuse, then all other errors.
+func (o *owner) answers(ctx context.Context, b *batch, events int) error {
+	at := -1
+	for i, err := range b.errs {
+		if err == nil {
+			continue
+		}
+		o.log.topics.forget(b.records[i].Topic)
+		switch {
+		case fenced(err):
+			return o.finish(fmt.Errorf("append: %w", ownerError(ctx, err)))
+		case at < 0, i >= events && refused(err) && !(at >= events && refused(b.errs[at])):
+			at = i
+		}
+	}
+	if at < 0 {
+		return nil
+	}
+	err := b.errs[at]
+	if at >= events && refused(err) {
+		if noTopic(err) {
+			// The client would hold on to the id of a topic that is gone.
+			defer o.s.cl.PurgeTopicsFromProducing(b.records[at].Topic)
+		}
+		return o.refuse(at-events, publishError(b.records[at], err))
+	}
+	return o.finish(publishError(b.records[at], err))
+}
+
+func (o *owner) Commit(ctx context.Context) error {
+	if err := o.usable(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return o.end(ctx, kgo.TryCommit, "commit")
+}
+
+func (o *owner) Abort(ctx context.Context) error {
+	if o.finished != nil {
+		return fmt.Errorf("abort: %w", o.finished)
+	}
+	o.mustAbort = nil
+	return o.end(ctx, kgo.TryAbort, "abort")
+}
+
+func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string) error {
+	if !o.begun {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancel()
+	ended := make(chan error, 1)
+	o.closing.Go(func() { ended <- o.s.cl.EndTransaction(ctx, try) })
+	select {
+	case err := <-ended:
+		if err != nil {
+			return o.finish(fmt.Errorf("%s: %w", verb, ownerError(ctx, err)))
+		}
+	case <-ctx.Done():
+		return o.abandon(fmt.Errorf("%s: %w", verb, context.Cause(ctx)))
+	}
+	o.begun = false
+	return nil
+}
+
+// ownerError marks what means that the partition has another owner.
+func ownerError(ctx context.Context, err error) error {
+	if fenced(err) {
+		return fmt.Errorf("%w: %w", eventlog.ErrFenced, err)
+	}
+	if errors.Is(err, kerr.InvalidProducerIDMapping) || errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
+		return err
+	}
+	return because(ctx, err)
+}
+
+func (o *owner) usable() error {
+	if o.finished != nil {
+		return o.finished
+	}
+	return o.mustAbort
+}
+
+func (o *owner) refuse(index int, err error) error {
+	o.mustAbort = errors.New("a message was refused; abort first")
+	return &eventlog.RefusedError{Index: index, Err: err}
+}
+
+// finish makes err the owner's last.
+func (o *owner) finish(err error) error {
+	o.finished = eventlog.ErrClosed
+	if errors.Is(err, eventlog.ErrFenced) {
+		o.finished = eventlog.ErrFenced
+	}
+	return err
+}
+
+// abandon is finish with something still in flight, which only closing the client ends.
+func (o *owner) abandon(err error) error {
+	o.log.dropLater(o.s.cl)
+	return o.finish(err)
+}
+
+func (o *owner) Close() error {
+	o.log.drop(o.s.cl)
+	o.s.wg.Wait()
+	o.closing.Wait()
+	if o.finished == nil {
+		o.finished = eventlog.ErrClosed
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package kafkalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+const (
+	// defaultMaxBatch is assumed where a topic's max.message.bytes is not known.
+	defaultMaxBatch = 1_000_012
+	// mostBatch keeps a batch below what a client sends in one request.
+	mostBatch = 64 << 20
+	// batchOverhead is more than a batch's header and a record's own lengths take.
+	batchOverhead = 1 << 10
+	// topicAge is how long a topic's partition count and size limit are taken for granted.
+	topicAge = time.Minute
+)
+
+// topicInfo is what a producer must know of a topic.
+type topicInfo struct {
+	id         kadm.TopicID
+	partitions int32
+	maxBatch   int32 // bytes
+	read       time.Time
+}
+
+func (t topicInfo) maxRecord() int { return int(t.maxBatch) - batchOverhead }
+
+// topicCache remembers topics between produces.
+type topicCache struct {
+	log   *kafkaLog
+	mu    sync.Mutex
+	known map[string]topicInfo
+}
+
+// get is the topic, or ErrNoTopic. It asks the brokers at most once a minute for a topic
+// that exists.
+func (c *topicCache) get(ctx context.Context, name string) (topicInfo, error) {
+	c.mu.Lock()
+	t, ok := c.known[name]
+	c.mu.Unlock()
+	if ok && time.Since(t.read) < topicAge {
+		return t, nil
+	}
+	return c.read(ctx, name)
+}
+
+func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
+	meta, err := c.log.adm.Metadata(ctx, name)
+	if err != nil {
+		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, because(ctx, err))
+	}
+	d := meta.Topics[name]
+	if noTopic(d.Err) || d.Err == nil && len(d.Partitions) == 0 {
+		c.forget(name)
+		return topicInfo{}, fmt.Errorf("%w: %s", eventlog.ErrNoTopic, name)
+	}
+	if d.Err != nil {
+		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, d.Err)
+	}
+	t := topicInfo{id: d.ID, partitions: int32(len(d.Partitions)), maxBatch: defaultMaxBatch, read: time.Now()}
+	configs, err := c.log.adm.DescribeTopicConfigs(ctx, name)
+	if err == nil {
+		var have map[string]string
+		if have, err = settingsOf(configs, name); err == nil {
+			if n, err := strconv.Atoi(have["max.message.bytes"]); err == nil {
+				t.maxBatch = int32(min(n, mostBatch))
+			}
+		}
+	}
+	// Who may write a topic may not always read its settings.
+	if err != nil && !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		return topicInfo{}, fmt.Errorf("read the settings of topic %s: %w", name, because(ctx, err))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		c.known = map[string]topicInfo{}
+	}
+	c.known[name] = t
+	return t, nil
+}
+
+func (c *topicCache) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, name)
+}
+
+// maxBatch is for the client, which asks when it fills a batch.
+func (c *topicCache) maxBatch(name string) int32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t, ok := c.known[name]; ok {
+		return t.maxBatch
+	}
+	return defaultMaxBatch
+}
+
+// EnsureTopic creates a topic with the brokers' default settings.
+func (l *kafkaLog) EnsureTopic(ctx context.Context, name string, partitions int32) error {
+	if _, err := l.topics.read(ctx, name); err == nil || !errors.Is(err, eventlog.ErrNoTopic) {
+		return err
+	}
+	return l.createTopic(ctx, name, partitions, nil)
+}
+
+func (l *kafkaLog) Topic(ctx context.Context, name string) (eventlog.Topic, error) {
+	t, err := l.topics.read(ctx, name)
+	if err != nil {
+		return eventlog.Topic{}, err
+	}
+	starts, err := l.adm.ListStartOffsets(ctx, name)
+	if err != nil {
+		return eventlog.Topic{}, fmt.Errorf("list start offsets of %s: %w", name, because(ctx, err))
+	}
+	ends, err := l.adm.ListEndOffsets(ctx, name)
+	if err != nil {
+		return eventlog.Topic{}, fmt.Errorf("list end offsets of %s: %w", name, because(ctx, err))
+	}
+	out := eventlog.Topic{Name: name, ID: t.id.String(), MaxRecord: t.maxRecord()}
+	for p := range t.partitions {
+		start, err := listed(starts, name, p)
+		if err != nil {
+			return eventlog.Topic{}, err
+		}
+		end, err := listed(ends, name, p)
+		if err != nil {
+			return eventlog.Topic{}, err
+		}
+		out.Partitions = append(out.Partitions, eventlog.Partition{Start: start, End: end})
+	}
+	return out, nil
+}
+
+func (l *kafkaLog) OffsetAt(ctx context.Context, name string, at time.Time) ([]int64, error) {
+	t, err := l.topics.read(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	// Kafka has milliseconds; a record is not older than t when its time is at or after
+	// the next whole one.
+	ms := at.Add(time.Millisecond - 1).UnixMilli()
+	found, err := l.adm.ListOffsetsAfterMilli(ctx, max(ms, 0), name)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets of %s by time: %w", name, because(ctx, err))
+	}
+	ends, err := l.adm.ListEndOffsets(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("list end offsets of %s: %w", name, because(ctx, err))
+	}
+	offsets := make([]int64, t.partitions)
+	for p := range t.partitions {
+		if offsets[p], err = listed(found, name, p); err == nil && offsets[p] < 0 {
+			offsets[p], err = listed(ends, name, p)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return offsets, nil
+}
+
+func listed(all kadm.ListedOffsets, topic string, partition int32) (int64, error) {
+	o, ok := all.Lookup(topic, partition)
+	if !ok {
+		return 0, fmt.Errorf("list offsets of %s: the brokers left out partition %d", topic, partition)
+	}
+	if noTopic(o.Err) {
+		return 0, fmt.Errorf("%w: %s", eventlog.ErrNoTopic, topic)
+	}
+	if o.Err != nil {
+		return 0, fmt.Errorf("list offsets of %s, partition %d: %w", topic, partition, o.Err)
+	}
+	return o.Offset, nil
+}
+
+func (l *kafkaLog) DeleteRecords(ctx context.Context, name string, partition int32, below int64) error {
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: name, Partition: partition, At: below, LeaderEpoch: -1})
+	resp, err := l.adm.DeleteRecords(ctx, offsets)
+	if err == nil {
+		err = resp.Error()
+	}
+	switch {
+	case noTopic(err):
+		return fmt.Errorf("%w: %s, partition %d", eventlog.ErrNoTopic, name, partition)
+	case err != nil:
+		return fmt.Errorf("delete records of %s, partition %d: %w", name, partition, because(ctx, err))
+	}
+	return nil
+}
