@@ -2,6 +2,9 @@ package projection
 
 import "fmt"
 
+// MinKind is the least kind that a row may have; those below are for a backend's own rows.
+const MinKind Kind = 0x10
+
 // Check reports a batch that no store may apply, whatever it holds: one that goes back, one
 // that changes rows without an event, and one that names counter rows in Put or Del. Every
 // backend calls it first. That a row is named once only is the caller's promise.
@@ -16,6 +19,9 @@ func (b Batch) Check() error {
 		for i := range rows {
 			if rows[i].Kind == KindCount {
 				return fmt.Errorf("projection: counter %q is changed only by Add", rows[i].Key)
+			}
+			if rows[i].Kind < MinKind {
+				return fmt.Errorf("projection: kind %#x belongs to the backends", rows[i].Kind)
 			}
 		}
 	}

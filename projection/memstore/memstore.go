@@ -227,4 +227,3 @@ func (p *partition) takeBack(u undo) {
 func clone(value []byte) []byte { return append(make([]byte, 0, len(value)), value...) }
 
 func inRange(key string, to []byte) bool { return to == nil || key < string(to) }
-

@@ -1,0 +1,7 @@
+// Package all links every store driver that this module has: pebble and mem.
+package all
+
+import (
+	_ "github.com/godagger/dagger/backends/pebble"
+	_ "github.com/godagger/dagger/projection/memstore"
+)

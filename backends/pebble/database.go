@@ -1,0 +1,296 @@
+package pebble
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	cdb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+
+	"github.com/godagger/dagger/projection"
+)
+
+// partition is one database and what is known of it in memory. Locks are taken in the order
+// of the fields.
+type partition struct {
+	s    *Store
+	n    int32
+	dir  string
+	dead atomic.Bool                // the store was closed; set under life
+	lost atomic.Pointer[lostReason] // set once damage is seen, until Drop
+
+	life sync.Mutex // opening, closing, dropping
+	refs int        // handles
+
+	use  sync.RWMutex // held for reading while db is in use, for writing while it changes
+	stop atomic.Bool  // somebody waits to close db: long reads give up
+	db   *cdb.DB      // nil: closed, or nothing was ever applied
+
+	applying sync.Mutex       // one Apply at a time
+	counters map[string]int64 // those read or changed since the database was opened
+
+	mu        sync.RWMutex // rows and watermark change together
+	watermark projection.Watermark
+}
+
+type lostReason struct{ err error }
+
+var watermarkKey = []byte{0x01, 'w'}
+
+// openDB opens the database; if there is none, it creates it or leaves db nil. life is held.
+func (p *partition) openDB(create bool) error {
+	if p.dead.Load() {
+		return projection.ErrClosed
+	}
+	if err := p.lostError(); err != nil || p.db != nil {
+		return err
+	}
+	if !create {
+		if _, err := p.s.fs.Stat(p.dir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	db, err := cdb.Open(p.dir, p.dbOptions())
+	if err != nil {
+		if cdb.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) {
+			return p.lose(err)
+		}
+		return fmt.Errorf("open %s: %w", p.dir, err)
+	}
+	watermark, err := readWatermark(db)
+	if err != nil {
+		return errors.Join(p.lose(err), db.Close())
+	}
+	watermark.Epoch = max(watermark.Epoch, p.watermark.Epoch)
+	p.use.Lock()
+	defer p.use.Unlock()
+	p.db, p.counters = db, map[string]int64{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watermark = watermark
+	return nil
+}
+
+// closeTimeout bounds the flush of a close without write-ahead log.
+const closeTimeout = 10 * time.Second
+
+// closeDB closes the database, if it is open, once nobody uses it. life is held.
+func (p *partition) closeDB(ctx context.Context) error {
+	p.stop.Store(true)
+	p.use.Lock()
+	defer p.use.Unlock()
+	p.stop.Store(false)
+	if p.db == nil {
+		return nil
+	}
+	var err error
+	if p.s.options.NoWAL && p.lost.Load() == nil {
+		ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+		err = flushTables(ctx, p.db)
+		cancel()
+	}
+	err = errors.Join(err, p.db.Close())
+	p.db, p.counters = nil, nil
+	if p.lost.Load() != nil {
+		return nil // it was reported already, and is not made worse by closing
+	}
+	return err
+}
+
+// claim raises the epoch. life is held.
+func (p *partition) claim(epoch uint64) error {
+	p.applying.Lock() // so that no batch of the old epoch is between its check and its commit
+	defer p.applying.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.fence(epoch); err != nil {
+		return err
+	}
+	if epoch == p.watermark.Epoch {
+		return nil
+	}
+	if err := writeFile(p.s.fs, p.s.epochFile(p.n), fmt.Appendln(nil, epoch), true); err != nil {
+		return fmt.Errorf("write epoch: %w", err)
+	}
+	p.watermark.Epoch = epoch
+	return nil
+}
+
+func (p *partition) fence(epoch uint64) error {
+	if epoch < p.watermark.Epoch {
+		return fmt.Errorf("%w: epoch %d, the partition has %d", projection.ErrFenced, epoch, p.watermark.Epoch)
+	}
+	return nil
+}
+
+// drop removes the database, or sets it aside when it is damaged. The epoch stays.
+func (p *partition) drop(epoch uint64) error {
+	p.life.Lock()
+	defer p.life.Unlock()
+	if p.dead.Load() {
+		return projection.ErrClosed
+	}
+	if p.db == nil && p.lost.Load() == nil {
+		// The last batch may know a later epoch than the file; damage is no reason not to drop.
+		if err := p.openDB(false); err != nil && !errors.Is(err, projection.ErrStateLost) {
+			return err
+		}
+	}
+	p.mu.RLock()
+	err := p.fence(epoch)
+	p.mu.RUnlock()
+	if err != nil {
+		if p.refs == 0 {
+			err = errors.Join(err, p.closeDB(context.Background()))
+		}
+		return err
+	}
+	damaged := p.lost.Load() != nil
+	if err := p.closeDB(context.Background()); err != nil {
+		damaged = true // closing found damage that nobody had read yet
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fsys := p.s.fs
+	if _, err := fsys.Stat(p.dir); err == nil {
+		aside := p.dir + ".dropped"
+		if damaged {
+			aside = p.dir + ".damaged"
+		}
+		if err := fsys.RemoveAll(aside); err != nil {
+			return err
+		}
+		if err := fsys.Rename(p.dir, aside); err != nil {
+			return err
+		}
+		if !damaged {
+			if err := fsys.RemoveAll(aside); err != nil {
+				return err
+			}
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	p.watermark = projection.Watermark{Epoch: p.watermark.Epoch}
+	p.lost.Store(nil)
+	return nil
+}
+
+// lose marks the partition as damaged and returns what its users are told.
+func (p *partition) lose(err error) error {
+	p.lost.CompareAndSwap(nil, &lostReason{err})
+	return p.lostError()
+}
+
+func (p *partition) lostError() error {
+	if l := p.lost.Load(); l != nil {
+		return fmt.Errorf("%w: %s: %v", projection.ErrStateLost, p.dir, l.err)
+	}
+	return nil
+}
+
+// readError turns an error of the database into one of the contract.
+func (p *partition) readError(err error) error {
+	if cdb.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) {
+		return p.lose(err)
+	}
+	return err
+}
+
+// readWatermark returns the zero watermark of an empty database. Rows without a watermark are
+// damage.
+func readWatermark(db *cdb.DB) (projection.Watermark, error) {
+	raw, closer, err := db.Get(watermarkKey)
+	if errors.Is(err, cdb.ErrNotFound) {
+		it, err := db.NewIter(nil)
+		if err != nil {
+			return projection.Watermark{}, err
+		}
+		defer it.Close()
+		if it.First() {
+			return projection.Watermark{}, errors.New("there are rows and no watermark")
+		}
+		return projection.Watermark{}, it.Error()
+	}
+	if err != nil {
+		return projection.Watermark{}, err
+	}
+	defer closer.Close()
+	return decodeWatermark(raw)
+}
+
+// The value of the watermark's row: a format byte, N, Epoch, Offset and Sum with 8 bytes
+// each, and the log's id.
+const watermarkFormat = 1
+
+func appendWatermark(dst []byte, w projection.Watermark) []byte {
+	dst = append(dst, watermarkFormat)
+	dst = binary.BigEndian.AppendUint64(dst, w.N)
+	dst = binary.BigEndian.AppendUint64(dst, w.Epoch)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(w.Offset))
+	dst = binary.BigEndian.AppendUint64(dst, w.Sum)
+	return append(dst, w.LogID...)
+}
+
+func decodeWatermark(raw []byte) (projection.Watermark, error) {
+	if len(raw) < 33 || raw[0] != watermarkFormat {
+		return projection.Watermark{}, errors.New("the watermark can't be read")
+	}
+	return projection.Watermark{
+		N:      binary.BigEndian.Uint64(raw[1:]),
+		Epoch:  binary.BigEndian.Uint64(raw[9:]),
+		Offset: int64(binary.BigEndian.Uint64(raw[17:])),
+		Sum:    binary.BigEndian.Uint64(raw[25:]),
+		LogID:  string(raw[33:]),
+	}, nil
+}
+
+// dbOptions are those of every partition's database.
+func (p *partition) dbOptions() *cdb.Options {
+	perPartition := uint64(p.s.options.Memtables) / uint64(p.s.id.Partitions) / 2
+	o := &cdb.Options{
+		FS:                          p.s.fs,
+		Cache:                       p.s.cache,
+		FileCache:                   p.s.files,
+		FormatMajorVersion:          cdb.FormatNewest,
+		DisableWAL:                  p.s.options.NoWAL,
+		MemTableSize:                min(max(perPartition, 1<<20), 64<<20),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		Logger:                      quiet{},
+		EventListener: &cdb.EventListener{
+			DataCorruption: func(info cdb.DataCorruptionInfo) {
+				p.lost.CompareAndSwap(nil, &lostReason{info.Details})
+			},
+			BackgroundError: func(err error) {
+				// Anything but damage (a full disk) is tried again by the database itself.
+				if cdb.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) {
+					p.lost.CompareAndSwap(nil, &lostReason{err})
+				}
+			},
+		},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+// quiet drops what the database says about its work. It calls Fatalf when it can't go on: it
+// could not write its log or manifest, and would have ended the process by itself.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf("pebble: the store can't be written: "+format, args...))
+}
