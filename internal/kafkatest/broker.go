@@ -1,0 +1,231 @@
+// Package kafkatest runs a real Apache Kafka broker for tests, from Kafka's own jars: one
+// node, broker and controller, on free ports of the loopback. It needs Java 17 and, when
+// the jars are not cached yet, Maven and the network.
+package kafkatest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = 60 * time.Second
+	stopTimeout  = 15 * time.Second // a broker takes two seconds to stop
+)
+
+// Options say how a broker runs. The zero value works.
+type Options struct {
+	Dir      string            // data; a temporary directory, removed by Stop, when empty
+	Cache    string            // where the jars are kept; DefaultCache when empty
+	Port     int               // of the broker; a free one when 0
+	Settings map[string]string // of server.properties, over the ones for tests
+	HeapMB   int               // 256 when 0
+}
+
+// Broker is a running broker. Its methods may be called from one goroutine at a time.
+type Broker struct {
+	dir, jars string
+	temporary bool
+	port      int
+	heap      int
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	exit <-chan struct{} // closed when the process has ended
+}
+
+// Start gets the jars, formats the data directory when it is new, starts the broker and
+// waits until it listens. The process ends with this one, whatever happens to it (Linux).
+func Start(ctx context.Context, o Options) (_ *Broker, err error) {
+	b := &Broker{dir: o.Dir, port: o.Port, heap: o.HeapMB}
+	if b.jars, err = Jars(ctx, o.Cache); err != nil {
+		return nil, err
+	}
+	if b.heap == 0 {
+		b.heap = 256
+	}
+	if b.dir == "" {
+		if b.dir, err = os.MkdirTemp("", "kafka-"); err != nil {
+			return nil, fmt.Errorf("make a data directory: %w", err)
+		}
+		b.temporary = true
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Stop())
+		}
+	}()
+	controller, err := freePort()
+	if err == nil && b.port == 0 {
+		b.port, err = freePort()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find a free port: %w", err)
+	}
+	if err := b.format(ctx, controller, o.Settings); err != nil {
+		return nil, err
+	}
+	if err := b.run(ctx); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Addr is the broker's host:port.
+func (b *Broker) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)) }
+
+// LogFile is where the broker's own log goes.
+func (b *Broker) LogFile() string { return filepath.Join(b.dir, "broker.log") }
+
+func (b *Broker) config() string { return filepath.Join(b.dir, "server.properties") }
+
+// format writes the settings, and formats the data directory unless it was before.
+func (b *Broker) format(ctx context.Context, controller int, more map[string]string) error {
+	if _, err := os.Stat(filepath.Join(b.dir, "data", "meta.properties")); err == nil {
+		return nil // its settings stand there as well
+	}
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	var props bytes.Buffer
+	for _, kv := range settings(b.port, controller, filepath.Join(b.dir, "data"), more) {
+		fmt.Fprintf(&props, "%s=%s\n", kv[0], kv[1])
+	}
+	if err := os.WriteFile(b.config(), props.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write server.properties: %w", err)
+	}
+	if err := os.WriteFile(b.logConfig(), []byte(log4j2), 0o644); err != nil {
+		return fmt.Errorf("write the logging settings: %w", err)
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	id[0] &= 0x7f           // Kafka takes no id that begins with a hyphen
+	out, err := b.java(ctx, "kafka.tools.StorageTool", "format", "--standalone",
+		"-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c", b.config()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("format the data directory: %w: %s", err, tail(out))
+	}
+	return nil
+}
+
+func (b *Broker) java(ctx context.Context, args ...string) *exec.Cmd {
+	all := append([]string{
+		"-Xmx" + strconv.Itoa(b.heap) + "m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+		"-Dlog4j2.configurationFile=" + b.logConfig(),
+		"-cp", filepath.Join(b.jars, "*"),
+	}, args...)
+	return exec.CommandContext(ctx, "java", all...)
+}
+
+// run starts the process and waits until it listens.
+func (b *Broker) run(ctx context.Context) error {
+	log, err := os.OpenFile(b.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("open the broker's log: %w", err)
+	}
+	defer log.Close()
+	cmd := b.java(context.WithoutCancel(ctx), "kafka.Kafka", b.config()) // it outlives Start
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = dieTogether()
+	exit, err := start(cmd)
+	if err != nil {
+		return fmt.Errorf("start java: %w", err)
+	}
+	b.mu.Lock()
+	b.cmd, b.exit = cmd, exit
+	b.mu.Unlock()
+	return b.await(ctx, exit)
+}
+
+func (b *Broker) await(ctx context.Context, exit <-chan struct{}) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it did not listen within %v", startTimeout))
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var d net.Dialer
+		if conn, err := d.DialContext(ctx, "tcp", b.Addr()); err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-exit:
+			out, _ := os.ReadFile(b.LogFile())
+			return fmt.Errorf("start the broker: it ended: %s", tail(out))
+		case <-ctx.Done():
+			out, _ := os.ReadFile(b.LogFile())
+			return fmt.Errorf("start the broker: %w: %s", context.Cause(ctx), tail(out))
+		case <-tick.C:
+		}
+	}
+}
+
+// Kill ends the process at once (SIGKILL); the data stays for Restart.
+func (b *Broker) Kill() error { return b.end(syscall.SIGKILL) }
+
+// Restart starts the process again, on the same port and data, and waits until it listens.
+// After Kill a single node first waits for its own old session to end, a few seconds.
+func (b *Broker) Restart(ctx context.Context) error {
+	if err := b.end(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return b.run(ctx)
+}
+
+// Stop ends the process, in order where it can, and removes a temporary data directory.
+// Twice is fine.
+func (b *Broker) Stop() error {
+	err := b.end(syscall.SIGTERM)
+	if b.temporary {
+		err = errors.Join(err, os.RemoveAll(b.dir))
+	}
+	return err
+}
+
+func (b *Broker) end(signal syscall.Signal) error {
+	b.mu.Lock()
+	cmd, exit := b.cmd, b.exit
+	b.cmd = nil
+	b.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	if err := cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop the broker: %w", err)
+	}
+	select {
+	case <-exit:
+		return nil
+	case <-time.After(stopTimeout):
+	}
+	_ = cmd.Process.Kill()
+	<-exit
+	return nil
+}
+
+// freePort is a port that nobody listens on now.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
+}
+
+func tail(out []byte) string {
+	const most = 2000
+	s := strings.TrimSpace(string(out))
+	return s[max(0, len(s)-most):]
+}
