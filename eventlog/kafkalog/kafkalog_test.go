@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // brokers are the real ones that KAFKA_BROKERS names, else a fake one.
-func brokers(t *testing.T) (addrs string, real bool) {
+func brokers(t testing.TB) (addrs string, real bool) {
 	t.Helper()
 	if a := os.Getenv("KAFKA_BROKERS"); a != "" {
 		return a, true
@@ -29,7 +29,7 @@ func brokers(t *testing.T) (addrs string, real bool) {
 	return strings.Join(c.ListenAddrs(), ","), false
 }
 
-func fake(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
+func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
 	if err != nil {
@@ -42,7 +42,7 @@ func fake(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
 // newApp is an application name that no other test has.
 func newApp() string { return "t-" + strings.ToLower(rand.Text()[:10]) }
 
-func openLog(t *testing.T, addrs, app, params string) *kafkaLog {
+func openLog(t testing.TB, addrs, app, params string) *kafkaLog {
 	t.Helper()
 	u, err := url.Parse("kafka://x/" + app + "?" + params)
 	if err != nil {
@@ -61,7 +61,7 @@ func openLog(t *testing.T, addrs, app, params string) *kafkaLog {
 	return l
 }
 
-func own(t *testing.T, l eventlog.Log, p int32) eventlog.Owner {
+func own(t testing.TB, l eventlog.Log, p int32) eventlog.Owner {
 	t.Helper()
 	o, err := l.Own(t.Context(), p)
 	if err != nil {
@@ -71,7 +71,7 @@ func own(t *testing.T, l eventlog.Log, p int32) eventlog.Owner {
 	return o
 }
 
-func add(t *testing.T, o eventlog.Owner, events ...string) int64 {
+func add(t testing.TB, o eventlog.Owner, events ...string) int64 {
 	t.Helper()
 	first, err := o.Append(t.Context(), raw(events...), typesOf(events), nil)
 	if err != nil {
@@ -91,7 +91,7 @@ func typesOf(events []string) []eventlog.Type {
 	return slices.Repeat([]eventlog.Type{eventlog.Checkpoint}, len(events))
 }
 
-func commit(t *testing.T, o eventlog.Owner) {
+func commit(t testing.TB, o eventlog.Owner) {
 	t.Helper()
 	if err := o.Commit(t.Context()); err != nil {
 		t.Fatalf("commit: %v", err)
@@ -99,7 +99,7 @@ func commit(t *testing.T, o eventlog.Owner) {
 }
 
 // values reads n values of a partition from its start.
-func values(t *testing.T, l eventlog.Log, topic string, p int32, iso eventlog.Isolation, n int) []string {
+func values(t testing.TB, l eventlog.Log, topic string, p int32, iso eventlog.Isolation, n int) []string {
 	t.Helper()
 	r, err := l.Read(t.Context(), topic, p, 0, "", iso)
 	if err != nil {

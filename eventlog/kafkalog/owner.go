@@ -30,9 +30,12 @@ type owner struct {
 	log       *kafkaLog
 	partition int32
 	topic     string
+	id        string // transactional
 	s         sender
 
 	begun     bool
+	ended     time.Time // of the last transaction
+	noSettle  bool
 	mustAbort error // a message was refused
 	finished  error
 	closing   sync.WaitGroup
@@ -45,11 +48,12 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
 	o := &owner{log: l, partition: partition, topic: eventlog.EventsTopic(l.cfg.app)}
+	o.id = l.cfg.app + "/" + strconv.Itoa(int(partition))
 	if _, err := l.topics.get(ctx, o.topic); err != nil {
 		return nil, fmt.Errorf("own partition %d: %w", partition, err)
 	}
 	cl, err := l.newClient(append(l.producerOptions(),
-		kgo.TransactionalID(l.cfg.app+"/"+strconv.Itoa(int(partition))),
+		kgo.TransactionalID(o.id),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.ConcurrentTransactionsBackoff(2*time.Millisecond),
 		kgo.RetryTimeout(answerTimeout),
@@ -85,6 +89,7 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 		return -1, err
 	}
 	if !o.begun {
+		o.settle(ctx)
 		if err := o.s.cl.BeginTransaction(); err != nil {
 			return -1, o.finish(fmt.Errorf("begin transaction: %w", ownerError(ctx, err)))
 		}
@@ -197,7 +202,7 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 	case <-ctx.Done():
 		return o.abandon(fmt.Errorf("%s: %w", verb, context.Cause(ctx)))
 	}
-	o.begun = false
+	o.begun, o.ended = false, time.Now()
 	return nil
 }
 
