@@ -53,8 +53,13 @@ var requestTypes = []struct {
 // What a decoder looks up by the bytes of a name, and a writer by type.
 var (
 	knownEvents   = map[string]knownEvent{}
-	knownRequests = map[RequestType]int{}
+	knownRequests = map[RequestType]knownRequest{}
 )
+
+type knownRequest struct {
+	typ RequestType
+	v   int
+}
 
 type knownEvent struct {
 	typ     Type
@@ -67,7 +72,7 @@ func init() {
 		knownEvents[string(t.typ)] = knownEvent{t.typ, t.v, headersOf(t.typ)}
 	}
 	for _, t := range requestTypes {
-		knownRequests[t.typ] = t.v
+		knownRequests[t.typ] = knownRequest{t.typ, t.v}
 	}
 }
 

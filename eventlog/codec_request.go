@@ -8,63 +8,21 @@ import (
 	"unicode/utf8"
 )
 
-// AppendRequest appends the JSON of a request to dst. The error says what can't be written
-// (a RawMessage that is not JSON, a NaN); dst is then returned as it was.
-func AppendRequest(dst []byte, r *Request) ([]byte, error) {
-	b := bytes.NewBuffer(dst)
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(r); err != nil {
-		return dst, fmt.Errorf("encode request: %w", err)
-	}
-	out := b.Bytes()
-	return out[:len(out)-1], nil // without the line end
-}
-
-// DecodeRequest reads a request record's value into r and checks what does not depend on
-// any state: version, type, ids, sizes. Unknown fields are ignored. A call without a request
-// id passes: its owner derives one from the record's position. RawMessages come out compact
-// and do not alias data; errors, reasons and stacks come out cut to their limits. The error
-// names the field; it is ErrUnknownVersion when a newer version could read the request.
-func DecodeRequest(data []byte, r *Request) error {
-	*r = Request{}
-	if !utf8.Valid(data) {
-		return errors.New("decode request: not valid UTF-8")
-	}
-	if err := json.Unmarshal(data, r); err != nil {
-		var head struct {
-			V    int         `json:"v"`
-			Type RequestType `json:"type"`
-		}
-		if json.Unmarshal(data, &head) == nil {
-			if err := checkRequestVersion(head.V, head.Type); errors.Is(err, ErrUnknownVersion) {
-				return fmt.Errorf("decode request: %w", err)
-			}
-		}
-		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return fmt.Errorf("decode request: field %s: %s where %s is wanted", e.Field, e.Value, e.Type)
-		}
-		return fmt.Errorf("decode request: %w", err)
-	}
-	if err := checkRequest(r); err != nil {
-		return fmt.Errorf("decode request: %w", err)
-	}
-	return nil
-}
-
 func checkRequestVersion(v int, t RequestType) error {
-	switch known := knownRequests[t]; {
+	switch known := knownRequests[t].v; {
 	case t == "":
 		return errors.New("field type is missing")
 	case v <= 0:
 		return errors.New("field v is missing or not positive")
 	case v > known:
-		return fmt.Errorf("request type %q version %d: %w", t, v, ErrUnknownVersion)
+		return unknownVersion(string(t), v)
 	}
 	return nil
 }
 
-func checkRequest(r *Request) error {
+// checkRequest checks what depends on no state. spaces says that the RawMessages may have
+// white space.
+func checkRequest(r *Request, spaces bool) error {
 	if err := checkRequestVersion(r.V, r.Type); err != nil {
 		return err
 	}
@@ -105,11 +63,11 @@ func checkRequest(r *Request) error {
 	if r.Jitter < 0 || r.Jitter >= 1 {
 		return errors.New("field jitter is not in [0,1)")
 	}
-	return sizeRequest(r)
+	return sizeRequest(r, spaces)
 }
 
 // sizeRequest checks and cuts what could be long, and compacts what came as JSON.
-func sizeRequest(r *Request) error {
+func sizeRequest(r *Request, spaces bool) error {
 	for _, f := range []struct {
 		name, value string
 		max         int
@@ -134,14 +92,16 @@ func sizeRequest(r *Request) error {
 	if len(r.Params) > 0 && r.Params[0] != '{' {
 		return errors.New("field params is not a JSON object")
 	}
-	r.Params, r.State = compact(r.Params), compact(r.State)
-	if r.Message != nil {
-		r.Message.Value = compact(r.Message.Value)
+	if spaces {
+		r.Params, r.State = compact(r.Params), compact(r.State)
+		if r.Message != nil {
+			r.Message.Value = compact(r.Message.Value)
+		}
 	}
 	return nil
 }
 
-// compact drops the white space of a value that is known to be JSON.
+// compact is a value that is known to be JSON without its white space.
 func compact(raw json.RawMessage) json.RawMessage {
 	if len(raw) == 0 {
 		return raw
