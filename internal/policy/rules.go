@@ -1,0 +1,104 @@
+package policy
+
+// rule is what one package may import beside the standard library.
+type rule struct {
+	ours   []string // packages of this module
+	theirs []string // modules of others
+	tests  []string // modules of others that its tests may use too
+	never  []string // packages of the standard library that it must do without
+	kit    bool     // for tests of others: may import testing
+}
+
+// Modules of others.
+const (
+	pebble   = "github.com/cockroachdb/pebble/v2/..."
+	franz    = "github.com/twmb/franz-go/..."
+	kfake    = "github.com/twmb/franz-go/pkg/kfake"
+	cobra    = "github.com/spf13/cobra/..."
+	bar      = "github.com/schollz/progressbar/v3/..."
+	term     = "golang.org/x/term"
+	goCmp    = "github.com/google/go-cmp/..."
+	rapid    = "pgregory.net/rapid"
+	composeG = "github.com/compose-spec/compose-go/v2/..."
+)
+
+// testModules are for the tests of every package.
+var testModules = []string{goCmp, rapid, "go.uber.org/goleak", "github.com/rogpeppe/go-internal/testscript", kfake}
+
+// kits are what tests of every package may import of ours: suites, references, and what
+// starts, drives and audits the real parts. Go itself refuses a cycle.
+var kits = []string{
+	"eventlog/eventlogtest", "eventlog/embedlog", "projection/storetest", "projection/memstore",
+	"backends/pebble", "internal/kafkatest", "internal/audit", "internal/sim", "workflowtest",
+}
+
+// impure is what the state machine must not know: time, chance, the outside.
+var impure = []string{
+	"context", "crypto/rand", "io/...", "log/...", "math/rand/...", "net/...", "os/...", "sync/...", "syscall",
+}
+
+// drivers are every log and every store.
+var drivers = []string{"eventlog/kafkalog", "eventlog/embedlog", "projection/memstore", "backends/..."}
+
+// public is what users have.
+var public = append([]string{"eventlog", "projection", "workflow"}, drivers...)
+
+// rules, from the bottom to the top:
+//
+//	eventlog < projection < scheduler < internal/machine < internal/engine < workflow <
+//	workflowtest, webui < cmd, examples
+//
+// internal/machine speaks of events only, so it imports eventlog alone. A driver knows its
+// contract and its client, and no other driver.
+var rules = map[string]rule{
+	"eventlog":              {tests: []string{franz}}, // its placement of keys is that of the client
+	"eventlog/kafkalog":     {ours: []string{"eventlog"}, theirs: []string{franz}},
+	"eventlog/embedlog":     {ours: []string{"eventlog"}, theirs: []string{pebble}},
+	"eventlog/eventlogtest": {ours: []string{"eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
+
+	"projection":           {ours: []string{"eventlog"}},
+	"projection/memstore":  {ours: []string{"projection", "eventlog"}},
+	"projection/storetest": {ours: []string{"projection", "projection/memstore", "eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
+
+	"backends/pebble":    {ours: []string{"projection"}, theirs: []string{pebble}},
+	"backends/redis":     {ours: []string{"projection"}, theirs: []string{"github.com/redis/go-redis/v9/..."}},
+	"backends/aerospike": {ours: []string{"projection"}, theirs: []string{"github.com/aerospike/aerospike-client-go/v7/..."}},
+	"backends/all":       {ours: drivers},
+
+	"scheduler":        {ours: []string{"projection", "eventlog"}},
+	"internal/machine": {ours: []string{"eventlog"}, never: impure},
+	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "eventlog"}},
+	"internal/audit":   {ours: []string{"eventlog"}},
+	"internal/sim": {
+		ours: []string{
+			"internal/engine", "internal/machine", "internal/audit", "scheduler",
+			"projection", "projection/memstore", "eventlog", "eventlog/embedlog",
+		},
+	},
+
+	"workflow": {ours: []string{"internal/engine", "internal/machine", "scheduler", "projection", "eventlog"}},
+	"workflowtest": {
+		ours: []string{"workflow", "projection", "projection/memstore", "eventlog", "eventlog/embedlog"}, kit: true,
+	},
+	"webui":          {ours: []string{"workflow", "projection", "eventlog"}},
+	"telemetry":      {ours: []string{"workflow"}, theirs: []string{"go.opentelemetry.io/otel/..."}},
+	"telemetry/prom": {ours: []string{"workflow", "telemetry"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
+
+	"cmd/daggerctl": {
+		ours:   append([]string{"internal/engine", "internal/machine", "internal/audit"}, public...),
+		theirs: []string{cobra, bar, term},
+	},
+	"examples/pizza":  {ours: public, theirs: []string{bar, term}},
+	"examples/orders": {ours: public, theirs: []string{bar, term}},
+	"bench":           {ours: public, theirs: []string{bar, term}},
+
+	// What only the work on this module needs.
+	"internal/compose":               {theirs: []string{composeG}},
+	"internal/kafkatest":             {theirs: []string{franz}, kit: true},
+	"internal/kafkatest/kafkabroker": {ours: []string{"internal/kafkatest"}},
+	"internal/kafkatest/itcount":     {},
+	"internal/policy":                {},
+	"internal/policy/api":            {ours: []string{"internal/policy"}},
+	"internal/policy/imports":        {ours: []string{"internal/policy"}},
+	"internal/policy/testreport":     {},
+}
