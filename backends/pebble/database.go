@@ -84,10 +84,19 @@ const closeTimeout = 10 * time.Second
 
 // closeDB closes the database, if it is open, once nobody uses it. life is held.
 func (p *partition) closeDB(ctx context.Context) error {
+	p.takeUse()
+	defer p.use.Unlock()
+	return p.closeUnused(ctx)
+}
+
+// takeUse locks use for writing and makes long reads give up.
+func (p *partition) takeUse() {
 	p.stop.Store(true)
 	p.use.Lock()
-	defer p.use.Unlock()
 	p.stop.Store(false)
+}
+
+func (p *partition) closeUnused(ctx context.Context) error {
 	if p.db == nil {
 		return nil
 	}
@@ -131,7 +140,7 @@ func (p *partition) fence(epoch uint64) error {
 	return nil
 }
 
-// drop removes the database, or sets it aside when it is damaged. The epoch stays.
+// drop removes all but the epoch.
 func (p *partition) drop(epoch uint64) error {
 	p.life.Lock()
 	defer p.life.Unlock()
@@ -153,35 +162,42 @@ func (p *partition) drop(epoch uint64) error {
 		}
 		return err
 	}
+	p.takeUse() // until the watermark is that of no rows
+	defer p.use.Unlock()
 	damaged := p.lost.Load() != nil
-	if err := p.closeDB(context.Background()); err != nil {
+	if err := p.closeUnused(context.Background()); err != nil {
 		damaged = true // closing found damage that nobody had read yet
+	}
+	if err := p.removeDir(damaged); err != nil {
+		return errors.Join(err, p.lose(err))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fsys := p.s.fs
-	if _, err := fsys.Stat(p.dir); err == nil {
-		aside := p.dir + ".dropped"
-		if damaged {
-			aside = p.dir + ".damaged"
-		}
-		if err := fsys.RemoveAll(aside); err != nil {
-			return err
-		}
-		if err := fsys.Rename(p.dir, aside); err != nil {
-			return err
-		}
-		if !damaged {
-			if err := fsys.RemoveAll(aside); err != nil {
-				return err
-			}
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	p.watermark = projection.Watermark{Epoch: p.watermark.Epoch}
 	p.lost.Store(nil)
 	return nil
+}
+
+// removeDir removes the closed database, or sets it aside when it is damaged. The directory
+// is renamed first: a crash must not leave half of it under its name.
+func (p *partition) removeDir(damaged bool) error {
+	fsys := p.s.fs
+	if _, err := fsys.Stat(p.dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	aside := p.dir + ".dropped"
+	if damaged {
+		aside = p.dir + ".damaged"
+	}
+	if err := fsys.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := fsys.Rename(p.dir, aside); err != nil || damaged {
+		return err
+	}
+	return fsys.RemoveAll(aside)
 }
 
 // lose marks the partition as damaged and returns what its users are told.

@@ -162,7 +162,7 @@ func readFile(fsys vfs.FS, name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// writeFile replaces a small file as a whole.
+// writeFile replaces a small file as a whole; sync makes it survive a power loss.
 func writeFile(fsys vfs.FS, name string, content []byte, sync bool) error {
 	temp := name + ".new"
 	f, err := fsys.Create(temp, vfs.WriteCategoryUnspecified)
@@ -176,5 +176,12 @@ func writeFile(fsys vfs.FS, name string, content []byte, sync bool) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return fsys.Rename(temp, name)
+	if err := fsys.Rename(temp, name); err != nil || !sync {
+		return err
+	}
+	dir, err := fsys.OpenDir(fsys.PathDir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

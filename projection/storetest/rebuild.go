@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/projection/memstore"
 )
@@ -135,7 +133,7 @@ func testDumpsAreEqual(t *testing.T, h Harness) {
 		func() int { return len(events) },
 		func() int { return 1 + rnd.IntN(60) },
 	} {
-		if diff := cmp.Diff(want, fold(s, int32(n), size)); diff != "" {
+		if diff := diffRows(want, fold(s, int32(n), size)); diff != "" {
 			broken(t, ruleDump, "fold %d differs from the reference (-want +got):\n%.4000s", n, diff)
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/godagger/dagger/projection"
 )
 
@@ -23,15 +21,10 @@ func scan(tb testing.TB, v projection.View, m *model, kind projection.Kind, from
 	if limit == 0 {
 		most = 1000
 	}
-	if diff := cmp.Diff(m.scan(kind, from, to, most), rows, equateEmpty()); diff != "" {
+	if diff := diffRows(m.scan(kind, from, to, most), rows); diff != "" {
 		broken(tb, ruleScan, "Scan of %#x from %q to %q limit %d (-want +got):\n%.4000s", kind, from, to, limit, diff)
 	}
 	return rows
-}
-
-// equateEmpty lets nil and empty slices be alike.
-func equateEmpty() cmp.Option {
-	return cmp.FilterValues(func(a, b []projection.Row) bool { return len(a) == 0 && len(b) == 0 }, cmp.Ignore())
 }
 
 func testScanOrder(t *testing.T, h Harness) {
