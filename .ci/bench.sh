@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Load from end to end on the embedded log and, where one is at hand, on Kafka; then the
+# micro-benchmarks. BENCH=short is a minute or so, for the record of a CI run.
+# Kafka: KAFKA_BROKERS (host:port,...) or, with Java and Maven, a broker from Kafka's jars.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+instances=100000 kafka_instances=20000 benchtime=1s
+if [ "${BENCH:-}" = short ]; then
+	instances=20000 kafka_instances=2000 benchtime=100ms
+fi
+tmp=$(mktemp -d)
+broker=
+cleanup() {
+	if [ -n "$broker" ]; then kill "$broker" 2>/dev/null || true; wait "$broker" 2>/dev/null || true; fi
+	rm -rf "$tmp"
+}
+trap cleanup EXIT
+
+go build -o "$tmp/bench" ./bench
+load() {
+	echo "+ bench $*"
+	"$tmp/bench" -o json "$@"
+}
+load -log "file:$tmp/log" -store "pebble:$tmp/store" -instances "$instances"
+
+addr=${KAFKA_BROKERS:-}
+if [ -z "$addr" ] && command -v java >/dev/null && command -v mvn >/dev/null; then
+	go build -o "$tmp/kafkabroker" ./internal/kafkatest/kafkabroker
+	"$tmp/kafkabroker" -addr-file "$tmp/addr" >"$tmp/broker.log" 2>&1 &
+	broker=$!
+	for _ in $(seq 1200); do
+		if [ -s "$tmp/addr" ] || ! kill -0 "$broker" 2>/dev/null; then break; fi
+		sleep 0.1
+	done
+	if ! addr=$(cat "$tmp/addr"); then
+		cat "$tmp/broker.log"
+		exit 1
+	fi
+fi
+if [ -n "$addr" ]; then
+	load -log "kafka://$addr/bench-$$" -store "pebble:$tmp/kafka-store" -instances "$kafka_instances"
+else
+	echo "no load on Kafka: neither KAFKA_BROKERS nor Java and Maven are here"
+fi
+go test -run '^$' -bench . -benchmem -benchtime "$benchtime" -timeout 10m ./... | grep -v -e '^?' -e '^PASS$' -e 'no test files'

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# All tests; with the race detector where it can be built, which takes cgo and a C compiler.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+race=()
+if go build -race runtime/cgo 2>/dev/null; then
+	race=(-race)
+else
+	echo "no race detector: no C compiler works here, so the tests run without -race"
+fi
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+go build -o "$tmp/testreport" ./internal/policy/testreport
+go test -json -timeout 5m "${race[@]}" "$@" ./... | "$tmp/testreport"
