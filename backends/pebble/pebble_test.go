@@ -210,3 +210,6 @@ func TestWriteFileIsWhole(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkStore(b *testing.B)      { storetest.Benchmark(b, onDisk(Options{})) }
+func BenchmarkStoreNoWAL(b *testing.B) { storetest.Benchmark(b, onDisk(Options{NoWAL: true})) }

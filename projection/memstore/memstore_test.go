@@ -20,3 +20,5 @@ var harness = storetest.Harness{New: func(testing.TB) *storetest.Place {
 }}
 
 func TestContract(t *testing.T) { storetest.Run(t, harness) }
+
+func BenchmarkStore(b *testing.B) { storetest.Benchmark(b, harness) }

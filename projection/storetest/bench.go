@@ -1,0 +1,146 @@
+package storetest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/godagger/dagger/projection"
+)
+
+// benchIdentity has as many partitions as a worker usually owns.
+var benchIdentity = projection.Identity{App: "storetest", Partitions: 16}
+
+// Benchmark measures what the engine asks of a store; the lines have the same names for every
+// backend. One operation of Apply is one transition of an instance: its row of 700 bytes, a
+// move in the list of a status, a due entry that comes or goes, and two counters.
+func Benchmark(b *testing.B, h Harness) {
+	for _, size := range []int{100, 500} {
+		b.Run(fmt.Sprintf("Apply/transitions=%d", size), func(b *testing.B) { benchApply(b, h, size) })
+	}
+	b.Run("Get/hit", func(b *testing.B) { benchGet(b, h, "i-%08d") })
+	b.Run("Get/miss", func(b *testing.B) { benchGet(b, h, "none-%08d") })
+	b.Run("Scan/100", func(b *testing.B) { benchScan(b, h) })
+}
+
+// transition appends to a batch what one step of an instance changes; step 0 starts it.
+func transition(b *projection.Batch, rnd *rand.Rand, instance, step int) {
+	id := fmt.Sprintf("i-%08d", instance)
+	value := make([]byte, 700)
+	for i := 0; i < len(value); i += 100 { // compresses about as JSON does
+		copy(value[i:], fmt.Sprintf(`{"path":"Order/pizza/%d","status":"EXECUTING","activation":%d,"n":%d,"seq":%d,"attempt":1}`, i, rnd.Uint64(), instance, step))
+	}
+	b.Put = append(b.Put, projection.Row{Kind: projection.KindInstance, Key: []byte(id), Value: value})
+	list := func(step int) []byte {
+		key := projection.AppendString([]byte{byte(step % 4)}, "pizza")
+		return append(projection.AppendInt64(key, int64(instance)), id...)
+	}
+	due := func(step int) []byte {
+		return append(projection.AppendInt64(nil, int64(instance*10+step)), id...)
+	}
+	b.Put = append(b.Put, projection.Row{Kind: projection.KindList, Key: list(step)})
+	b.Add = append(b.Add, projection.Delta{Key: []byte{byte(step % 4)}, N: 1})
+	if step > 0 {
+		b.Del = append(b.Del, projection.Row{Kind: projection.KindList, Key: list(step - 1)})
+		b.Add = append(b.Add, projection.Delta{Key: []byte{byte((step - 1) % 4)}, N: -1})
+	}
+	if step%2 == 1 {
+		b.Put = append(b.Put, projection.Row{Kind: projection.KindDue, Key: due(step)})
+	} else if step > 0 {
+		b.Del = append(b.Del, projection.Row{Kind: projection.KindDue, Key: due(step - 1)})
+	}
+}
+
+// benchApply: all partitions at once, each one with a window of instances that take 8 steps.
+func benchApply(b *testing.B, h Harness, size int) {
+	s, err := h.New(b).Open(benchIdentity)
+	must(b, "open", err)
+	defer func() { must(b, "close", s.Close()) }()
+	parts := make([]projection.Partition, benchIdentity.Partitions)
+	batches := make([][]projection.Batch, len(parts))
+	perPartition := b.N/len(parts) + 1
+	for i := range parts {
+		parts[i] = acquire(b, s, int32(i), 1)
+		rnd := rand.New(rand.NewPCG(uint64(i), 0))
+		var n uint64
+		for done := 0; done < perPartition; {
+			batch := projection.Batch{Expected: n}
+			k := min(size, perPartition-done)
+			for j := range k {
+				// Round after round, the same `size` instances take a step; then the next ones.
+				round := done / size
+				transition(&batch, rnd, round/8*size+j, round%8)
+			}
+			done += k
+			n++
+			batch.New = mark(n, 1)
+			batches[i] = append(batches[i], batch)
+		}
+	}
+	b.ResetTimer()
+	cpu := processCPU()
+	var wg sync.WaitGroup
+	for i, p := range parts {
+		wg.Go(func() {
+			for _, batch := range batches[i] {
+				if err := p.Apply(b.Context(), batch); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64((processCPU()-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+const benchRows = 50_000
+
+func benchStore(b *testing.B, h Harness) projection.Partition {
+	s, err := h.New(b).Open(benchIdentity)
+	must(b, "open", err)
+	b.Cleanup(func() { must(b, "close", s.Close()) })
+	p := acquire(b, s, 0, 1)
+	rnd := rand.New(rand.NewPCG(1, 0))
+	for n := range uint64(100) {
+		batch := projection.Batch{Expected: n, New: mark(n+1, 1)}
+		for i := range benchRows / 100 {
+			transition(&batch, rnd, int(n)*benchRows/100+i, 0)
+		}
+		apply(b, p, batch)
+	}
+	return p
+}
+
+// benchGet: one operation is one key of a call with 200.
+func benchGet(b *testing.B, h Harness, format string) {
+	p := benchStore(b, h)
+	rnd := rand.New(rand.NewPCG(2, 0))
+	keys := make([][]byte, 200)
+	b.ReportAllocs()
+	for n := 0; n < b.N; n += len(keys) {
+		b.StopTimer()
+		for i := range keys {
+			keys[i] = fmt.Appendf(keys[i][:0], format, rnd.IntN(benchRows))
+		}
+		b.StartTimer()
+		if _, _, err := p.Get(b.Context(), projection.KindInstance, keys); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// benchScan: one operation is a page of 100 entries from a random place on.
+func benchScan(b *testing.B, h Harness) {
+	p := benchStore(b, h)
+	rnd := rand.New(rand.NewPCG(3, 0))
+	for range b.N {
+		from := projection.AppendInt64(projection.AppendString([]byte{0}, "pizza"), rnd.Int64N(benchRows-200))
+		rows, _, err := p.Scan(b.Context(), projection.KindList, from, nil, 100)
+		if err != nil || len(rows) != 100 {
+			b.Fatalf("%d rows, %v", len(rows), err)
+		}
+	}
+}
