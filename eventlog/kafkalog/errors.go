@@ -10,15 +10,15 @@ import (
 	"github.com/godagger/dagger/eventlog"
 )
 
-// because is the context's cause where the context ended, else err with the log's own
-// sentinels for a closed client.
-func because(ctx context.Context, err error) error {
+// because is the context's cause where the context ended, ErrClosed where the log or the
+// client was closed, else err.
+func (l *kafkaLog) because(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, kgo.ErrClientClosed):
+	case errors.Is(err, kgo.ErrClientClosed), l.isClosed():
 		return eventlog.ErrClosed
 	}
 	return err

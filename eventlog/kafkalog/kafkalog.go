@@ -12,7 +12,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +42,8 @@ type kafkaLog struct {
 
 	mu      sync.Mutex
 	closed  bool
-	clients map[*kgo.Client]struct{} // all that are open, cl included
-	wg      sync.WaitGroup           // closings and the shared producer
+	clients map[*kgo.Client]func() // all that are open, cl included, and how each is closed
+	wg      sync.WaitGroup         // closings and the shared producer
 }
 
 // Open connects to the brokers that u names, makes sure that they are new enough, creates
@@ -59,7 +61,7 @@ func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err e
 	if err != nil {
 		return nil, err
 	}
-	l := &kafkaLog{cfg: cfg, extra: extra, clients: map[*kgo.Client]struct{}{}}
+	l := &kafkaLog{cfg: cfg, extra: extra, clients: map[*kgo.Client]func(){}}
 	l.topics.log = l
 	l.shared.log = l
 	defer func() {
@@ -72,7 +74,7 @@ func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err e
 	}
 	l.adm = kadm.NewClient(l.cl)
 	if err := l.cl.Ping(ctx); err != nil {
-		return nil, fmt.Errorf("reach a broker: %w", because(ctx, err))
+		return nil, fmt.Errorf("reach a broker: %w", l.because(ctx, err))
 	}
 	if err := l.checkVersion(ctx); err != nil {
 		return nil, err
@@ -93,7 +95,7 @@ func (l *kafkaLog) checkVersion(ctx context.Context) error {
 	req.ClientSoftwareName, req.ClientSoftwareVersion = "dagger", "1"
 	resp, err := req.RequestWith(ctx, l.cl)
 	if err != nil {
-		return fmt.Errorf("ask for the broker's version: %w", because(ctx, err))
+		return fmt.Errorf("ask for the broker's version: %w", l.because(ctx, err))
 	}
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 		return fmt.Errorf("ask for the broker's version: %w", err)
@@ -127,8 +129,23 @@ func (l *kafkaLog) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
-	l.clients[cl] = struct{}{}
+	l.clients[cl] = func() { l.drop(cl) }
 	return cl, nil
+}
+
+// closing says how the log's own Close closes a client, for one that needs more.
+func (l *kafkaLog) closing(cl *kgo.Client, end func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, open := l.clients[cl]; open {
+		l.clients[cl] = end
+	}
+}
+
+func (l *kafkaLog) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // drop closes a client; twice is fine.
@@ -153,15 +170,12 @@ func (l *kafkaLog) dropLater(cl *kgo.Client) {
 func (l *kafkaLog) Close() error {
 	l.mu.Lock()
 	l.closed = true
-	var rest []*kgo.Client
-	for cl := range l.clients {
-		rest = append(rest, cl)
-	}
+	rest := slices.Collect(maps.Values(l.clients))
 	l.mu.Unlock()
 	l.shared.close()
 	var wg sync.WaitGroup
-	for _, cl := range rest {
-		wg.Go(func() { l.drop(cl) })
+	for _, end := range rest {
+		wg.Go(end)
 	}
 	wg.Wait()
 	l.wg.Wait()

@@ -70,6 +70,7 @@ func (l *kafkaLog) Join(ctx context.Context, group, topic string) (eventlog.Memb
 	var polling context.Context
 	polling, m.stop = context.WithCancel(cl.Context())
 	m.polling.Go(func() { m.poll(polling) })
+	l.closing(cl, func() { _ = m.Close() })
 	return m, nil
 }
 
@@ -78,8 +79,7 @@ func (m *member) poll(ctx context.Context) {
 	for ctx.Err() == nil {
 		fetches := m.cl.PollFetches(ctx)
 		if fetches.IsClientClosed() {
-			m.fail(eventlog.ErrClosed)
-			return
+			break
 		}
 		for _, e := range fetches.Errors() {
 			for _, fatal := range []error{kerr.GroupAuthorizationFailed, kerr.TopicAuthorizationFailed, kerr.InvalidSessionTimeout, kerr.InconsistentGroupProtocol} {
@@ -89,6 +89,7 @@ func (m *member) poll(ctx context.Context) {
 			}
 		}
 	}
+	m.fail(eventlog.ErrClosed)
 }
 
 func (m *member) fail(err error) {
@@ -219,7 +220,7 @@ func (m *member) Commit(ctx context.Context, partition int32, offset int64) erro
 		}
 	}
 	if err != nil {
-		return fail(because(ctx, err))
+		return fail(m.log.because(ctx, err))
 	}
 	return nil
 }
@@ -236,7 +237,7 @@ func (m *member) Committed(ctx context.Context, partition int32) (int64, error) 
 			return -1, nil
 		}
 	}
-	return -1, fmt.Errorf("fetch the offset of %s, partition %d, in group %s: %w", m.topic, partition, m.group, because(ctx, err))
+	return -1, fmt.Errorf("fetch the offset of %s, partition %d, in group %s: %w", m.topic, partition, m.group, m.log.because(ctx, err))
 }
 
 func (m *member) Close() error {
@@ -249,15 +250,13 @@ func (m *member) Close() error {
 	m.isClosed = true
 	m.wake()
 	m.mu.Unlock()
-	// There is no context for leaving; when the brokers are away, the session ends by itself.
+	// No caller's context is left. When the brokers are away, the session ends by itself,
+	// so that it is no error.
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	err := m.cl.LeaveGroupContext(ctx)
+	_ = m.cl.LeaveGroupContext(ctx)
 	m.stop()
 	m.log.drop(m.cl)
 	m.polling.Wait()
-	if err != nil {
-		return fmt.Errorf("leave group %s: %w", m.group, err)
-	}
 	return nil
 }

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/godagger/dagger/eventlog"
@@ -36,7 +37,9 @@ type owner struct {
 	begun     bool
 	ended     time.Time // of the last transaction
 	noSettle  bool
-	mustAbort error // a message was refused
+	changes   int             // of topics, as the client knows them
+	sent      map[string]bool // users' topics
+	mustAbort error           // a message was refused
 	finished  error
 	closing   sync.WaitGroup
 }
@@ -47,8 +50,9 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
-	o := &owner{log: l, partition: partition, topic: eventlog.EventsTopic(l.cfg.app)}
+	o := &owner{log: l, partition: partition, topic: eventlog.EventsTopic(l.cfg.app), sent: map[string]bool{}}
 	o.id = l.cfg.app + "/" + strconv.Itoa(int(partition))
+	o.changes = l.topics.changed()
 	if _, err := l.topics.get(ctx, o.topic); err != nil {
 		return nil, fmt.Errorf("own partition %d: %w", partition, err)
 	}
@@ -64,7 +68,7 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 	o.s.cl = cl
 	if _, _, err := cl.ProducerID(ctx); err != nil { // InitProducerID: the fence
 		l.dropLater(cl)
-		return nil, fmt.Errorf("own partition %d: %w", partition, because(ctx, err))
+		return nil, fmt.Errorf("own partition %d: %w", partition, l.because(ctx, err))
 	}
 	return o, nil
 }
@@ -89,9 +93,10 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 		return -1, err
 	}
 	if !o.begun {
+		o.renew()
 		o.settle(ctx)
 		if err := o.s.cl.BeginTransaction(); err != nil {
-			return -1, o.finish(fmt.Errorf("begin transaction: %w", ownerError(ctx, err)))
+			return -1, o.finish(fmt.Errorf("begin transaction: %w", o.explain(ctx, err)))
 		}
 		o.begun = true
 	}
@@ -137,8 +142,18 @@ func (o *owner) records(ctx context.Context, events [][]byte, types []eventlog.T
 			return nil, o.finish(fmt.Errorf("append message: %w", err))
 		}
 		records = append(records, r)
+		o.sent[m.Topic] = true
 	}
 	return records, nil
+}
+
+// renew makes the client look up users' topics again after one was created again, for it
+// holds on to what it knew.
+func (o *owner) renew() {
+	if changes := o.log.topics.changed(); changes != o.changes {
+		o.changes = changes
+		o.s.cl.PurgeTopicsFromProducing(slices.Collect(maps.Keys(o.sent))...)
+	}
 }
 
 // answers sorts out the brokers' answers: lost to another owner before anything else, then
@@ -152,7 +167,7 @@ func (o *owner) answers(ctx context.Context, b *batch, events int) error {
 		o.log.topics.forget(b.records[i].Topic)
 		switch {
 		case fenced(err):
-			return o.finish(fmt.Errorf("append: %w", ownerError(ctx, err)))
+			return o.finish(fmt.Errorf("append: %w", o.explain(ctx, err)))
 		case at < 0, i >= events && refused(err) && !(at >= events && refused(b.errs[at])):
 			at = i
 		}
@@ -197,7 +212,7 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 	select {
 	case err := <-ended:
 		if err != nil {
-			return o.finish(fmt.Errorf("%s: %w", verb, ownerError(ctx, err)))
+			return o.finish(fmt.Errorf("%s: %w", verb, o.explain(ctx, err)))
 		}
 	case <-ctx.Done():
 		return o.abandon(fmt.Errorf("%s: %w", verb, context.Cause(ctx)))
@@ -206,15 +221,12 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 	return nil
 }
 
-// ownerError marks what means that the partition has another owner.
-func ownerError(ctx context.Context, err error) error {
+// explain marks what means that the partition has another owner.
+func (o *owner) explain(ctx context.Context, err error) error {
 	if fenced(err) {
 		return fmt.Errorf("%w: %w", eventlog.ErrFenced, err)
 	}
-	if errors.Is(err, kerr.InvalidProducerIDMapping) || errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
-		return err
-	}
-	return because(ctx, err)
+	return o.log.because(ctx, err)
 }
 
 func (o *owner) usable() error {

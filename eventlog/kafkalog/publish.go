@@ -23,6 +23,7 @@ type sharedProducer struct {
 	running bool
 	closed  bool
 	cl      *kgo.Client
+	changes int // of topics, when cl was made
 }
 
 type publishCall struct {
@@ -147,12 +148,17 @@ func (p *sharedProducer) client() (*kgo.Client, error) {
 	if p.closed {
 		return nil, eventlog.ErrClosed
 	}
+	changes := p.log.topics.changed()
+	if p.cl != nil && p.changes != changes {
+		p.log.dropLater(p.cl)
+		p.cl = nil
+	}
 	if p.cl == nil {
 		cl, err := p.log.newClient(p.log.producerOptions()...)
 		if err != nil {
 			return nil, err
 		}
-		p.cl = cl
+		p.cl, p.changes = cl, changes
 	}
 	return p.cl, nil
 }

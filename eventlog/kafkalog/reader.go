@@ -39,7 +39,7 @@ func (l *kafkaLog) Read(ctx context.Context, topic string, partition int32, from
 	}
 	starts, err := l.adm.ListStartOffsets(ctx, topic)
 	if err != nil {
-		return fail(because(ctx, err))
+		return fail(l.because(ctx, err))
 	}
 	start, err := listed(starts, topic, partition)
 	if err != nil {
@@ -144,7 +144,7 @@ func (r *reader) explain(ctx context.Context, err error) error {
 			err = fmt.Errorf("%w: %w", eventlog.ErrOffsetGone, err)
 		}
 	}
-	return fmt.Errorf("read %s, partition %d: %w", r.topic, r.partition, because(ctx, err))
+	return fmt.Errorf("read %s, partition %d: %w", r.topic, r.partition, r.log.because(ctx, err))
 }
 
 // gone tells a topic that was deleted from one that was created again.

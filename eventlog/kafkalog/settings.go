@@ -73,7 +73,7 @@ func (l *kafkaLog) createAppTopics(ctx context.Context) error {
 	}
 	meta, err := l.adm.Metadata(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("list topics: %w", because(ctx, err))
+		return fmt.Errorf("list topics: %w", l.because(ctx, err))
 	}
 	for _, t := range all {
 		d := meta.Topics[t.name]
@@ -95,7 +95,7 @@ func (l *kafkaLog) createAppTopics(ctx context.Context) error {
 func (l *kafkaLog) createTopic(ctx context.Context, name string, partitions int32, settings map[string]string) error {
 	meta, err := l.adm.BrokerMetadata(ctx)
 	if err != nil {
-		return fmt.Errorf("create topic %s: %w", name, because(ctx, err))
+		return fmt.Errorf("create topic %s: %w", name, l.because(ctx, err))
 	}
 	replication := l.cfg.replication
 	if replication == 0 {
@@ -111,7 +111,7 @@ func (l *kafkaLog) createTopic(ctx context.Context, name string, partitions int3
 	}
 	resp, err := l.adm.CreateTopics(ctx, partitions, replication, configs, name)
 	if err != nil {
-		return fmt.Errorf("create topic %s: %w", name, because(ctx, err))
+		return fmt.Errorf("create topic %s: %w", name, l.because(ctx, err))
 	}
 	if r := resp[name]; r.Err != nil && !errors.Is(r.Err, kerr.TopicAlreadyExists) {
 		if r.ErrMessage != "" {
@@ -153,11 +153,11 @@ func (l *kafkaLog) checkAppTopics(ctx context.Context) error {
 	}
 	meta, err := l.adm.Metadata(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("look up topics: %w", because(ctx, err))
+		return fmt.Errorf("look up topics: %w", l.because(ctx, err))
 	}
 	configs, err := l.adm.DescribeTopicConfigs(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("read topic settings: %w", because(ctx, err))
+		return fmt.Errorf("read topic settings: %w", l.because(ctx, err))
 	}
 	var errs []error
 	for _, t := range all {

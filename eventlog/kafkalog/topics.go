@@ -40,6 +40,10 @@ type topicCache struct {
 	log   *kafkaLog
 	mu    sync.Mutex
 	known map[string]topicInfo
+	ids   map[string]kadm.TopicID // as last seen
+	// changes counts topics that were found to be created again. A producer holds on to the
+	// old topic, and must be replaced.
+	changes int
 }
 
 // get is the topic, or ErrNoTopic. It asks the brokers at most once a minute for a topic
@@ -57,7 +61,7 @@ func (c *topicCache) get(ctx context.Context, name string) (topicInfo, error) {
 func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 	meta, err := c.log.adm.Metadata(ctx, name)
 	if err != nil {
-		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, because(ctx, err))
+		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, c.log.because(ctx, err))
 	}
 	d := meta.Topics[name]
 	if noTopic(d.Err) || d.Err == nil && len(d.Partitions) == 0 {
@@ -79,14 +83,17 @@ func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 	}
 	// Who may write a topic may not always read its settings.
 	if err != nil && !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.ClusterAuthorizationFailed) {
-		return topicInfo{}, fmt.Errorf("read the settings of topic %s: %w", name, because(ctx, err))
+		return topicInfo{}, fmt.Errorf("read the settings of topic %s: %w", name, c.log.because(ctx, err))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil {
-		c.known = map[string]topicInfo{}
+		c.known, c.ids = map[string]topicInfo{}, map[string]kadm.TopicID{}
 	}
-	c.known[name] = t
+	if id, seen := c.ids[name]; seen && id != t.id {
+		c.changes++
+	}
+	c.known[name], c.ids[name] = t, t.id
 	return t, nil
 }
 
@@ -94,6 +101,12 @@ func (c *topicCache) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.known, name)
+}
+
+func (c *topicCache) changed() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changes
 }
 
 // maxBatch is for the client, which asks when it fills a batch.
@@ -121,11 +134,11 @@ func (l *kafkaLog) Topic(ctx context.Context, name string) (eventlog.Topic, erro
 	}
 	starts, err := l.adm.ListStartOffsets(ctx, name)
 	if err != nil {
-		return eventlog.Topic{}, fmt.Errorf("list start offsets of %s: %w", name, because(ctx, err))
+		return eventlog.Topic{}, fmt.Errorf("list start offsets of %s: %w", name, l.because(ctx, err))
 	}
 	ends, err := l.adm.ListEndOffsets(ctx, name)
 	if err != nil {
-		return eventlog.Topic{}, fmt.Errorf("list end offsets of %s: %w", name, because(ctx, err))
+		return eventlog.Topic{}, fmt.Errorf("list end offsets of %s: %w", name, l.because(ctx, err))
 	}
 	out := eventlog.Topic{Name: name, ID: t.id.String(), MaxRecord: t.maxRecord()}
 	for p := range t.partitions {
@@ -152,11 +165,11 @@ func (l *kafkaLog) OffsetAt(ctx context.Context, name string, at time.Time) ([]i
 	ms := at.Add(time.Millisecond - 1).UnixMilli()
 	found, err := l.adm.ListOffsetsAfterMilli(ctx, max(ms, 0), name)
 	if err != nil {
-		return nil, fmt.Errorf("list offsets of %s by time: %w", name, because(ctx, err))
+		return nil, fmt.Errorf("list offsets of %s by time: %w", name, l.because(ctx, err))
 	}
 	ends, err := l.adm.ListEndOffsets(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("list end offsets of %s: %w", name, because(ctx, err))
+		return nil, fmt.Errorf("list end offsets of %s: %w", name, l.because(ctx, err))
 	}
 	offsets := make([]int64, t.partitions)
 	for p := range t.partitions {
@@ -194,8 +207,15 @@ func (l *kafkaLog) DeleteRecords(ctx context.Context, name string, partition int
 	switch {
 	case noTopic(err):
 		return fmt.Errorf("%w: %s, partition %d", eventlog.ErrNoTopic, name, partition)
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		// Below the start there is nothing to delete.
+		starts, listErr := l.adm.ListStartOffsets(ctx, name)
+		if start, e := listed(starts, name, partition); listErr == nil && e == nil && below <= start {
+			return nil
+		}
+		fallthrough
 	case err != nil:
-		return fmt.Errorf("delete records of %s, partition %d: %w", name, partition, because(ctx, err))
+		return fmt.Errorf("delete records of %s, partition %d: %w", name, partition, l.because(ctx, err))
 	}
 	return nil
 }
