@@ -201,3 +201,8 @@ func DeadLetter(app, reason string) eventlog.Record {
 	return eventlog.Record{Topic: eventlog.DeadLetterTopic(app), Partition: 0,
 		Headers: []eventlog.Header{{Key: "dagger-reason", Value: []byte(reason)}}}
 }
+
+// DeadLetter adds a dead-letter record to the turn.
+func (t *Turn) DeadLetter(r eventlog.Record) {
+	t.Sendings = append(t.Sendings, Sending{Event: max(len(t.Events)-1, 0), Record: r})
+}

@@ -99,7 +99,7 @@ func (t *Turn) start(i *Instance, r *eventlog.Request) string {
 		return t.refuse(r, TooLarge)
 	}
 	if s.Plans[plan.Hash()] == nil { // protocol rule 13
-		t.emit(&eventlog.Event{Type: eventlog.PlanUsed, Plan: plan.Hash(), PlanData: plan.Encode()})
+		t.emit(&eventlog.Event{Type: eventlog.PlanUsed, Plan: plan.Hash(), PlanData: plan.Recorded()})
 	}
 	e := &eventlog.Event{Type: eventlog.InstanceStarted, Definition: plan.Name, Plan: plan.Hash(), Params: MergePatch(nil, params), Request: r.Request, Made: r.Made}
 	if r.HasKeys {

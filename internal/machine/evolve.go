@@ -85,12 +85,9 @@ func (s *State) Evolve(e *eventlog.Event) error {
 		s.Epoch = e.N
 		s.changed(Row{Kind: RowPosition})
 	case eventlog.PlanUsed:
-		p, err := DecodePlan(e.PlanData)
-		if err != nil {
+		if err := s.AddPlan(e.Plan, e.PlanData); err != nil {
 			return fmt.Errorf("event %d of partition %d: %w", e.N, s.Partition, err)
 		}
-		p.hash = e.Plan
-		s.Plans[e.Plan] = p
 		s.changed(Row{Kind: RowPlan, ID: e.Plan})
 	}
 	if i != nil {
@@ -400,7 +397,7 @@ func (s *State) correlation(e *eventlog.Event) {
 		k := s.key(keyOf(e))
 		k.Kept = append(k.Kept, Kept{Msg: e.Msg, Message: e.Message, Expires: e.Expires})
 		sort.SliceStable(k.Kept, func(a, b int) bool { return k.Kept[a].Msg < k.Kept[b].Msg })
-		s.changed(Row{Kind: RowKept, Key: keyOf(e), N: e.Msg})
+		s.changed(Row{Kind: RowKept, Key: keyOf(e), N: e.Msg, Expires: e.Expires})
 		s.dropMatched(e.Msg)
 	case eventlog.MessageMatched:
 		s.unkeep(keyOf(e), e.Msg)
@@ -443,8 +440,12 @@ func (s *State) key(ref eventlog.KeyRef) *KeyState {
 
 func (s *State) unkeep(ref eventlog.KeyRef, msg uint64) {
 	if k := s.Keys[ref]; k != nil {
-		k.Kept = slices.DeleteFunc(k.Kept, func(x Kept) bool { return x.Msg == msg })
-		s.changed(Row{Kind: RowKept, Key: ref, N: msg})
+		k.Kept = slices.DeleteFunc(k.Kept, func(x Kept) bool {
+			if x.Msg == msg {
+				s.changed(Row{Kind: RowKept, Key: ref, N: msg, Expires: x.Expires})
+			}
+			return x.Msg == msg
+		})
 	}
 }
 

@@ -16,9 +16,10 @@ type Plan struct {
 	Version int    `json:"version"`
 	Root    []Node `json:"nodes"` // run one after the other
 
-	hash   string
-	leaves []*Node // tasks in plan order
-	byPath map[string]int
+	hash     string
+	recorded json.RawMessage
+	leaves   []*Node // tasks in plan order
+	byPath   map[string]int
 }
 
 // Node is a process or a task of a plan.
@@ -69,7 +70,7 @@ func NewPlan(name string, version int, nodes []Node) (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode plan %s: %w", name, err)
 	}
-	p.hash = HashPlan(data)
+	p.hash, p.recorded = HashPlan(data), data
 	return p, nil
 }
 
@@ -89,18 +90,12 @@ func DecodePlan(data []byte) (*Plan, error) {
 	if err := p.index(); err != nil {
 		return nil, err
 	}
-	p.hash = HashPlan(data)
+	p.hash, p.recorded = HashPlan(data), data
 	return p, nil
 }
 
-// Encode is the recorded form.
-func (p *Plan) Encode() json.RawMessage {
-	data, err := json.Marshal(p)
-	if err != nil {
-		panic("machine: encode plan: " + err.Error()) // strings and numbers only
-	}
-	return data
-}
+// Recorded is the encoded plan, byte for byte as its hash has it.
+func (p *Plan) Recorded() json.RawMessage { return p.recorded }
 
 // Hash names the plan.
 func (p *Plan) Hash() string { return p.hash }

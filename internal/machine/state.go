@@ -2,6 +2,7 @@ package machine
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -181,6 +182,32 @@ type KeyState struct {
 	Kept    []Kept   // by Msg
 }
 
+// Waiter is the waiter with the number, or nil.
+func (k *KeyState) Waiter(n uint64) *Waiter {
+	if k == nil {
+		return nil
+	}
+	for i := range k.Waiters {
+		if k.Waiters[i].N == n {
+			return &k.Waiters[i]
+		}
+	}
+	return nil
+}
+
+// Message is the kept message with the number, or nil.
+func (k *KeyState) Message(msg uint64) *Kept {
+	if k == nil {
+		return nil
+	}
+	for i := range k.Kept {
+		if k.Kept[i].Msg == msg {
+			return &k.Kept[i]
+		}
+	}
+	return nil
+}
+
 // Matched is a message given to waiters and not yet acknowledged by all of them.
 type Matched struct {
 	Msg     uint64            `json:"msg"`
@@ -207,6 +234,7 @@ type Row struct {
 	ID        string          // instance, plan
 	Key       eventlog.KeyRef // waiter, kept message
 	N         uint64          // waiter, kept and matched message
+	Expires   int64           // kept message
 	Source    eventlog.Source
 	Partition int32 // ack due
 }
@@ -272,4 +300,24 @@ func (s *State) changed(r Row) { s.Changed[r] = struct{}{} }
 
 func (s *State) local(value string) bool {
 	return eventlog.PartitionOf(value, s.Partitions) == s.Partition
+}
+
+// AddPlan keeps a plan as it was recorded under its hash.
+func (s *State) AddPlan(hash string, recorded json.RawMessage) error {
+	p, err := DecodePlan(recorded)
+	if err != nil {
+		return err
+	}
+	p.hash, p.recorded = hash, recorded
+	s.Plans[hash] = p
+	return nil
+}
+
+// Clone is a copy that shares nothing which changes.
+func (i *Instance) Clone() *Instance {
+	c := *i
+	c.Subs, c.Buffer = slices.Clone(i.Subs), slices.Clone(i.Buffer)
+	c.Applied, c.Refused, c.Held = slices.Clone(i.Applied), slices.Clone(i.Refused), slices.Clone(i.Held)
+	c.Keys, c.Tasks = slices.Clone(i.Keys), slices.Clone(i.Tasks)
+	return &c
 }

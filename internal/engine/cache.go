@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// cache is the bookkeeping of the entities that an owner has in memory. Protocol rule 26:
+// what the store has not acknowledged is never evicted.
+type cache struct {
+	stored map[string]indexed // what the store's indexes have of each instance
+	flight map[machine.Row]struct{}
+
+	instances []string // in the order in which they came; a used one goes to the end
+	keys      []eventlog.KeyRef
+	used      map[string]bool
+	size      map[string]int64
+	total     int64
+}
+
+func newCache() cache {
+	return cache{stored: map[string]indexed{}, used: map[string]bool{}, size: map[string]int64{}}
+}
+
+// instanceSize is a rough count of the bytes that an instance takes in memory.
+func instanceSize(i *machine.Instance) int64 {
+	if i == nil {
+		return 64
+	}
+	n := int64(700 + len(i.Params) + 200*len(i.Tasks) + 100*len(i.Applied))
+	for _, b := range i.Buffer {
+		n += 200 + int64(len(b.Message.Value)+len(b.Message.Bytes))
+	}
+	return n
+}
+
+// note says that an instance is in memory and was used.
+func (c *cache) note(id string, i *machine.Instance) {
+	if _, known := c.size[id]; !known {
+		c.instances = append(c.instances, id)
+	} else {
+		c.used[id] = true
+	}
+	n := instanceSize(i)
+	c.total += n - c.size[id]
+	c.size[id] = n
+}
+
+// evict drops clean entities until the cache fits, oldest first, those used since the last
+// time spared once.
+func (c *cache) evict(s *machine.State, limit int64, dirtyToo bool) {
+	if len(c.flight) > 0 || c.total <= limit && len(c.keys) < 10_000 {
+		return
+	}
+	dirtyKeys := map[eventlog.KeyRef]bool{}
+	for r := range s.Changed {
+		if r.Kind == machine.RowWaiter || r.Kind == machine.RowKept {
+			dirtyKeys[r.Key] = true
+		}
+	}
+	for _, m := range s.Matched {
+		dirtyKeys[m.Key] = true
+	}
+	for rounds := len(c.instances); rounds > 0 && c.total > limit; rounds-- {
+		id := c.instances[0]
+		c.instances = c.instances[1:]
+		_, dirty := s.Changed[machine.Row{Kind: machine.RowInstance, ID: id}]
+		if dirty && !dirtyToo || c.used[id] || s.Frozen[id] != "" {
+			delete(c.used, id)
+			c.instances = append(c.instances, id)
+			continue
+		}
+		c.total -= c.size[id]
+		delete(c.size, id)
+		delete(c.stored, id)
+		delete(s.Instances, id)
+	}
+	for rounds := len(c.keys); rounds > 0 && len(c.keys) >= 10_000; rounds-- {
+		k := c.keys[0]
+		c.keys = c.keys[1:]
+		if dirtyKeys[k] {
+			c.keys = append(c.keys, k)
+			continue
+		}
+		delete(s.Keys, k)
+	}
+}
+
+// batch makes one atomic change of all that changed since the last one.
+func (o *owner) batch() *projection.Batch {
+	s := o.st
+	b := &projection.Batch{Expected: o.mark.N,
+		New: projection.Watermark{N: s.N, Epoch: o.epoch, Offset: o.last.offset, LogID: o.logID, Sum: o.last.sum}}
+	for r := range s.Changed {
+		if r.Kind != machine.RowInstance {
+			row(s, r, b)
+			continue
+		}
+		i := s.Instances[r.ID]
+		if i == nil {
+			b.Del = append(b.Del, projection.Row{Kind: projection.KindInstance, Key: []byte(r.ID)})
+		} else {
+			b.Put = append(b.Put, projection.Row{Kind: projection.KindInstance, Key: []byte(r.ID), Value: encodeRow(i)})
+		}
+		x := index(i)
+		x.diff(o.cache.stored[r.ID], b)
+		o.cache.stored[r.ID] = x
+	}
+	mergeDeltas(b)
+	o.cache.flight, s.Changed = s.Changed, make(map[machine.Row]struct{}, len(s.Changed))
+	o.flight = b
+	return b
+}
+
+// mergeDeltas names each counter once.
+func mergeDeltas(b *projection.Batch) {
+	sum := map[string]int64{}
+	var order []string
+	for _, d := range b.Add {
+		if _, known := sum[string(d.Key)]; !known {
+			order = append(order, string(d.Key))
+		}
+		sum[string(d.Key)] += d.N
+	}
+	b.Add = b.Add[:0]
+	for _, k := range order {
+		if sum[k] != 0 {
+			b.Add = append(b.Add, projection.Delta{Key: []byte(k), N: sum[k]})
+		}
+	}
+}
+
+// project puts what the store should take into the effects, between turns and when the
+// driver has asked for it. One batch is under way at a time. Protocol rule 12: nothing of the
+// partition while an instance is frozen.
+func (o *owner) project() {
+	if !o.projectDue || o.flight != nil || o.st.N == o.mark.N || len(o.st.Frozen) > 0 && !o.rules.projectFrozen {
+		return
+	}
+	o.projectDue = false
+	o.effects.apply = o.batch()
+}
+
+// applied says how the store took the batch. The next step acts on an error: nothing in
+// memory can be trusted to match the store then.
+func (o *owner) applied(err error) {
+	b := o.flight
+	if b == nil {
+		return // of an earlier life of this owner
+	}
+	o.flight, o.cache.flight = nil, nil
+	if err != nil {
+		o.storeErr = err
+		return
+	}
+	o.mark = b.New
+	o.cache.evict(o.st, o.cacheSize, o.rules.evictDirty)
+}

@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// An op is the one thing that an owner waits for. Its driver does it and gives the result to
+// the next step.
+type (
+	opProve  struct{} // commit an offset: still a member of the group?
+	opOwn    struct{} // fence the partition
+	opAppend struct { // to the open transaction
+		events   [][]byte
+		types    []eventlog.Type
+		messages []eventlog.Record
+	}
+	opCommit  struct{}
+	opAbort   struct{}
+	opLast    struct{ before int64 } // the last event below the offset -> result.n (0 = none), result.time
+	opAcquire struct{ epoch uint64 } // -> result.watermark
+	opDrop    struct{ epoch uint64 }
+	opBase    struct{} // read the partition's own rows -> result.base, result.at
+	// opTail reads the next events from event number from on (hint: an offset near it), up
+	// to the offset until -> result.tail, result.done
+	opTail struct {
+		from  uint64
+		hint  int64
+		until int64
+	}
+	opApply struct{ batch *projection.Batch }
+	opIndex struct{ due int64 } // running handlers, and what is due up to then -> result.works, result.dues
+	opRead  struct {            // -> result.instances, result.keys, result.at
+		ids  []string
+		keys []eventlog.KeyRef
+	}
+	// opConsume begins to read requests -> result.offset (their end now), result.topicID
+	opConsume struct {
+		from    int64
+		topicID string // that the offset belongs to; "" = none yet
+	}
+	opIdle struct{ until int64 } // wait for input, or for the time; 0 = input only
+	opFail struct{ err error }   // the owner is finished
+)
+
+type op any
+
+// result answers an op.
+type result struct {
+	err       error
+	offset    int64 // opAppend: of the first event; opConsume: end of the requests at the moment
+	n         uint64
+	time      int64 // opLast: at of the event
+	watermark projection.Watermark
+	base      map[projection.Kind][]projection.Row
+	at        uint64
+	tail      []tailEvent
+	done      bool
+	works     []projection.Row
+	adopted   []jobKey // opIndex: what the pool still runs of this partition
+	results   []unit   // opIndex: what it has finished and nobody has seen in the log
+	dues      []projection.Row
+	ids       []string // opRead: as asked
+	keys      []eventlog.KeyRef
+	instances [][]byte
+	waiters   [][]projection.Row
+	kept      [][]projection.Row
+	topicID   string // opConsume: of the requests topic; opAcquire: of the events topic
+}
+
+type tailEvent struct {
+	event  *eventlog.Event
+	offset int64
+	sum    uint64
+}
+
+// jobKey names a run of user code.
+type jobKey struct {
+	instance string
+	run      uint64
+	work     machine.Work
+}
+
+// job is user code to run.
+type job struct {
+	key        jobKey
+	definition string
+	plan       string
+	params     []byte
+	base       uint64 // seq of the parameters
+	message    *eventlog.Message
+	due        int64 // when the attempt times out; 0 = never
+}
+
+// told is a request for another partition's inbox.
+type told struct {
+	n       uint64 // event that tells it
+	to      int32
+	request eventlog.Request
+}
+
+// reply answers somebody outside: a call, a read or a wait. token is the asker's.
+type reply struct {
+	token    any
+	answer   Answer
+	instance *machine.Instance
+	err      error
+}
+
+// effects are what follows from a committed turn. They start only after the commit is known
+// to have succeeded; protocol rule 6.
+type effects struct {
+	start   []job
+	cancel  []jobKey
+	settled []jobKey // their results are in the log, or not wanted
+	forward []told
+	replies []reply
+	mended  []machine.Due // overdue entries that only the rescan found
+	replace []replacement
+	apply   *projection.Batch
+}
+
+// replacement is the result that the pool offers from now on instead of the one it has.
+type replacement struct {
+	key    jobKey
+	result eventlog.Request
+}

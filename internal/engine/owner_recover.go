@@ -1,0 +1,377 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// recoverRows is how many changed rows a recovery gathers before it writes them.
+const recoverRows = 20_000
+
+// acquired looks at where the store stands.
+func (o *owner) acquired(r result) op {
+	o.mark, o.logID, o.flight = r.watermark, r.topicID, nil
+	switch {
+	case o.mark.N > 0 && o.mark.LogID != o.logID:
+		return o.fail(fmt.Errorf("%w: it has folded the events topic %s, this log's is %s; rebuild the store to use it with this log", ErrForeignStore, o.mark.LogID, o.logID))
+	case o.mark.N > o.epoch: // protocol rule 25: the store is ahead of its log
+		return o.drop()
+	}
+	o.phase = basing
+	return opBase{}
+}
+
+// based begins with the partition's own rows, which are always in memory.
+func (o *owner) based(r result) op {
+	if r.at != o.mark.N {
+		return o.fail(errStoreMoved)
+	}
+	s := machine.NewState(o.partition, o.partitions)
+	s.Rules, s.Inject, s.N = o.machine, o.inject, o.mark.N
+	if err := restore(s, r.base); err != nil {
+		return o.failedOp(err)
+	}
+	o.st, o.cache = s, newCache()
+	o.outbox, o.running, o.timers = nil, map[string][]jobKey{}, timers{}
+	o.last = tailEvent{offset: o.mark.Offset, sum: o.mark.Sum}
+	o.chunk, o.chunkLast = nil, false
+	return o.tail()
+}
+
+// restore fills the partition's own part of a state from its rows.
+func restore(s *machine.State, base map[projection.Kind][]projection.Row) error {
+	for _, r := range base[projection.KindPartition] {
+		var p positionRow
+		if err := decodeRow(r.Value, &p); err != nil {
+			return err
+		}
+		s.At, s.Epoch, s.RequestsID, s.Offset, s.Forwarded = p.At, p.Epoch, p.RequestsID, p.Offset, p.Forwarded
+	}
+	for _, r := range base[projection.KindPlan] {
+		if len(r.Value) == 0 || r.Value[0] != formatJSON {
+			return fmt.Errorf("%w: plan row of an unknown format", projection.ErrStateLost)
+		}
+		if err := s.AddPlan(string(r.Key), json.RawMessage(r.Value[1:])); err != nil {
+			return fmt.Errorf("%w: %v", projection.ErrStateLost, err)
+		}
+	}
+	for _, r := range base[projection.KindSource] {
+		k := keyReader{rest: r.Key}
+		source := eventlog.Source{TopicID: k.string(), Partition: int32(k.uint64()), Key: k.string()}
+		var m eventlog.Mark
+		if err := cmpErr(k.lost("source"), decodeRow(r.Value, &m)); err != nil {
+			return err
+		}
+		s.Sources[source] = m
+	}
+	for _, r := range base[projection.KindAckDue] {
+		k := keyReader{rest: r.Key}
+		partition := int32(k.uint64())
+		var m eventlog.Mark
+		if err := cmpErr(k.lost("acknowledgement"), decodeRow(r.Value, &m)); err != nil {
+			return err
+		}
+		s.AckDue[partition] = m
+	}
+	for _, r := range base[projection.KindMatched] {
+		m := &machine.Matched{}
+		if err := decodeRow(r.Value, m); err != nil {
+			return err
+		}
+		s.Matched[m.Msg] = m
+	}
+	return nil
+}
+
+// cmpErr is the first error.
+func cmpErr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tail asks for the next piece of the log after what is folded. The first piece begins at
+// the store's last event, whose checksum shows that the store has the same history, and as
+// far below it as the forward cursor lies back; protocol rule 7.
+func (o *owner) tail() op {
+	from := o.st.N + 1
+	if o.st.N == o.mark.N && o.chunk == nil && o.mark.N > 0 {
+		from = o.mark.N
+		if !o.rules.foldedForward {
+			from = min(from, o.st.Forwarded+1)
+		}
+	}
+	o.phase = recovering
+	return opTail{from: from, hint: o.last.offset, until: o.barrier}
+}
+
+// recover folds the piece at hand, with reads and writes of the store where it must.
+func (o *owner) recover() op {
+	s := o.st
+	for len(o.chunk) > 0 {
+		t := o.chunk[0]
+		e := t.event
+		if e.N > s.N {
+			if missing := o.missingOf(o.chunk); missing != nil {
+				o.phase = fetching
+				return *missing
+			}
+			if err := s.Evolve(e); err != nil {
+				return o.fail(err)
+			}
+			ids, key, isKey := machine.Touches(e)
+			o.noteAll(ids, key, isKey)
+			o.last = tailEvent{offset: t.offset, sum: t.sum}
+		} else if e.N == o.mark.N && t.sum != o.mark.Sum {
+			return o.drop() // protocol rule 25: the store is of another history
+		}
+		if e.N > s.Forwarded && (e.N > o.mark.N || !o.rules.foldedForward) {
+			o.tell(e)
+		}
+		o.chunk = o.chunk[1:]
+		if len(s.Changed) >= recoverRows && len(s.Frozen) == 0 {
+			o.phase = flushing
+			return opApply{o.batch()}
+		}
+	}
+	o.chunk = o.chunk[:0:0]
+	if o.chunk == nil {
+		o.chunk = []tailEvent{}
+	}
+	if !o.chunkLast {
+		return o.tail()
+	}
+	if s.N < o.epoch {
+		return o.fail(fmt.Errorf("%w: the log ends at event %d, but event %d was committed", machine.ErrGap, s.N, o.epoch))
+	}
+	// What was passed on since the cursor stands in later events; protocol rule 7.
+	o.outbox = slices.DeleteFunc(o.outbox, func(t told) bool { return t.n <= s.Forwarded })
+	if len(o.outbox) > 0 {
+		o.effects.forward = append(o.effects.forward, o.outbox...)
+	}
+	o.phase = indexing
+	o.nextScan = o.now + o.rescan
+	return opIndex{due: o.now + o.horizon}
+}
+
+// tell notes what an event has for other partitions.
+func (o *owner) tell(e *eventlog.Event) {
+	for k := range e.Out {
+		o.outbox = append(o.outbox, told{e.N, e.Out[k].To, machine.Told(e, k, o.partition)})
+	}
+}
+
+// forwarded says that everything up to an event has reached its targets.
+func (o *owner) forwarded(upto uint64) {
+	k := 0
+	for k < len(o.outbox) && o.outbox[k].n <= upto {
+		k++
+	}
+	o.outbox = o.outbox[k:]
+}
+
+// missing asks for the entities that are not in memory, or is nil.
+func (o *owner) missing(m *opRead, ids []string, key eventlog.KeyRef, isKey bool) *opRead {
+	for _, id := range ids {
+		if _, known := o.st.Instances[id]; known || m != nil && slices.Contains(m.ids, id) {
+			continue
+		}
+		if o.mark.N == 0 && o.flight == nil { // the store is empty
+			o.st.Instances[id] = nil
+			continue
+		}
+		m = cmpRead(m)
+		m.ids = append(m.ids, id)
+	}
+	if !isKey {
+		return m
+	}
+	if _, known := o.st.Keys[key]; known || m != nil && slices.Contains(m.keys, key) {
+		return m
+	}
+	if o.mark.N == 0 && o.flight == nil {
+		o.st.Keys[key] = &machine.KeyState{}
+		return m
+	}
+	m = cmpRead(m)
+	m.keys = append(m.keys, key)
+	return m
+}
+
+func cmpRead(m *opRead) *opRead {
+	if m == nil {
+		return &opRead{}
+	}
+	return m
+}
+
+// readAhead bounds what one read fetches.
+const readAhead = 2000
+
+// missingOf is what the first event of the piece lacks, and with it what the rest does.
+func (o *owner) missingOf(chunk []tailEvent) *opRead {
+	ids, key, isKey := machine.Touches(chunk[0].event)
+	m := o.missing(nil, ids, key, isKey)
+	if m == nil {
+		return nil
+	}
+	for _, t := range chunk[1:min(len(chunk), readAhead)] {
+		ids, key, isKey := machine.Touches(t.event)
+		m = o.missing(m, ids, key, isKey)
+	}
+	return m
+}
+
+// fetched goes on folding.
+func (o *owner) fetched(r result) op {
+	if err := o.take(r); err != nil {
+		return o.failedOp(err)
+	}
+	return o.recover()
+}
+
+// take puts what was read into memory. Protocol rule 26: a read counts only at the watermark
+// that this owner had acknowledged (or has under way: a batch holds none of what is read).
+func (o *owner) take(r result) error {
+	if ok := r.at == o.mark.N || o.flight != nil && r.at == o.flight.New.N; !ok && !o.rules.staleReads {
+		return errStoreMoved
+	}
+	for k, id := range r.ids {
+		if _, known := o.st.Instances[id]; known {
+			continue
+		}
+		if r.instances[k] == nil {
+			o.st.Instances[id] = nil
+			o.cache.note(id, nil)
+			continue
+		}
+		i := &machine.Instance{}
+		if err := decodeRow(r.instances[k], i); err != nil {
+			return err
+		}
+		o.st.Instances[id] = i
+		o.cache.stored[id] = index(i)
+		o.cache.note(id, i)
+	}
+	for k, ref := range r.keys {
+		if _, known := o.st.Keys[ref]; known {
+			continue
+		}
+		ks := &machine.KeyState{}
+		for _, row := range r.waiters[k] {
+			var w waiterRow
+			if err := decodeRow(row.Value, &w); err != nil {
+				return err
+			}
+			ks.Waiters = append(ks.Waiters, machine.Waiter{N: lastUint64(row.Key), ID: w.ID, Run: w.Run, Act: w.Act})
+		}
+		for _, row := range r.kept[k] {
+			var m keptRow
+			if err := decodeRow(row.Value, &m); err != nil {
+				return err
+			}
+			ks.Kept = append(ks.Kept, machine.Kept{Msg: lastUint64(row.Key), Message: m.Message, Expires: m.Expires})
+		}
+		o.st.Keys[ref] = ks
+		o.cache.keys = append(o.cache.keys, ref)
+	}
+	return nil
+}
+
+func lastUint64(key []byte) uint64 {
+	n, _, _ := projection.CutUint64(key[len(key)-8:])
+	return n
+}
+
+// noteAll tells the cache what an event or request used.
+func (o *owner) noteAll(ids []string, key eventlog.KeyRef, isKey bool) {
+	for _, id := range ids {
+		o.cache.note(id, o.st.Instances[id])
+	}
+	_ = isKey
+}
+
+// indexed takes the index entries: what is due soon, and whose handlers ran.
+func (o *owner) indexed(r result) op {
+	if r.at != o.mark.N {
+		return o.fail(errStoreMoved)
+	}
+	for _, row := range r.dues {
+		d, err := parseDue(row.Key)
+		if err != nil {
+			return o.failedOp(err)
+		}
+		o.timers.add(d, false)
+	}
+	o.results = append(o.results, r.results...)
+	for _, k := range r.adopted {
+		o.running[k.instance] = append(o.running[k.instance], k)
+	}
+	m := (*opRead)(nil)
+	for _, row := range r.works {
+		k := keyReader{rest: row.Key}
+		id := k.string()
+		if err := k.lost("run"); err != nil {
+			return o.failedOp(err)
+		}
+		m = o.missing(m, []string{id}, eventlog.KeyRef{}, false)
+	}
+	if m != nil {
+		o.phase = orphaning
+		return *m
+	}
+	return o.orphaned(result{at: o.mark.N})
+}
+
+// orphaned finds the handlers that a dead worker left running; protocol rule 10. Those that
+// this process still runs or has the result of are adopted.
+func (o *owner) orphaned(r result) op {
+	if err := o.take(r); err != nil {
+		return o.failedOp(err)
+	}
+	ids := make([]string, 0, len(o.st.Instances))
+	for id := range o.st.Instances {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	for _, id := range ids {
+		i := o.st.Instances[id]
+		if i == nil {
+			continue
+		}
+		o.cache.note(id, i)
+		o.arm(i)
+		for _, w := range i.Works() {
+			k := jobKey{id, i.Run, w}
+			if slices.Contains(o.running[id], k) {
+				continue
+			}
+			if w.Path == "" {
+				continue // reconcile starts it: computing keys has no history
+			}
+			o.running[id] = append(o.running[id], k) // not to be started before it is recorded
+			o.orphans = append(o.orphans, unit{offset: -1, request: eventlog.Request{V: 1, Type: machine.Interrupted, ID: id, Run: i.Run, Path: w.Path, Act: w.Act, Attempt: w.Attempt}})
+		}
+		o.reconcile(i)
+	}
+	for ref, k := range o.st.Keys {
+		for _, m := range k.Kept {
+			o.armDue(m.Due(ref))
+		}
+	}
+	if o.rules.marksFromStore {
+		o.st.Sources = map[eventlog.Source]eventlog.Mark{}
+	}
+	o.offset = o.st.Offset
+	o.phase = consuming
+	return opConsume{from: o.st.Offset, topicID: o.st.RequestsID}
+}

@@ -1,0 +1,481 @@
+package engine
+
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sort"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+const (
+	turnEvents = 4096 // events after which a turn takes no more
+	ackDelay   = 1000 // ms that an acknowledgement may wait for another event
+	// busyUnits is how many calls may queue before new ones are refused at the door.
+	busyUnits = 20_000
+)
+
+// loop begins a turn with all that is there, or says until when there is nothing to do.
+func (o *owner) loop() op {
+	if o.storeErr != nil {
+		return o.failedOp(o.storeErr)
+	}
+	o.phase = ready
+	o.project()
+	if o.now >= o.nextScan {
+		o.nextScan = o.now + o.rescan
+		o.phase = scanning
+		return opIndex{due: o.now + o.horizon}
+	}
+	o.gather()
+	if len(o.queue) == 0 && (o.ackSince == 0 || o.now < o.ackSince+ackDelay) {
+		return opIdle{until: o.wake()}
+	}
+	o.turn = &machine.Turn{S: o.st, Registry: o.registry, App: o.app, Now: o.now, MaxEvent: o.maxEvent, MaxMessage: o.maxMessage}
+	o.done, o.replies, o.mended = nil, nil, nil
+	return o.decide()
+}
+
+// wake is the next time at which there is something to do without new input.
+func (o *owner) wake() int64 {
+	at := o.nextScan
+	if t := o.timers.next(); t > 0 {
+		at = min(at, t)
+	}
+	if o.ackSince > 0 {
+		at = min(at, o.ackSince+ackDelay)
+	}
+	return at
+}
+
+// gather queues what the turn will do: first what must be next, then what others wait for,
+// then new work.
+func (o *owner) gather() {
+	room := o.maxTurn
+	add := func(l *[]unit) {
+		n := min(room, len(*l))
+		o.queue = append(o.queue, (*l)[:n]...)
+		*l = (*l)[n:]
+		if len(*l) == 0 {
+			*l = nil
+		}
+		room -= n
+	}
+	for _, id := range sortedIDs(o.st.Frozen) {
+		o.queue = append(o.queue, quarantineUnit(id, o.st.Frozen[id]))
+	}
+	for _, id := range sortedIDs(o.poisoned) {
+		o.queue = append(o.queue, quarantineUnit(id, o.poisoned[id]))
+	}
+	add(&o.results)
+	add(&o.inbox)
+	// protocol rule 10: what the inbox held at recovery may have the result of a handler that
+	// seems to have been cut short.
+	if o.offset >= o.inboxEnd || o.rules.interruptEarly {
+		add(&o.orphans)
+	}
+	for room > 0 {
+		d, ok := o.timers.pop(o.now)
+		if !ok {
+			break
+		}
+		o.queue = append(o.queue, unit{offset: -1, request: d.Request(), found: d.found})
+		room--
+	}
+	if msg, ok := o.fanOut(); ok {
+		o.queue = append(o.queue, unit{offset: -1, request: eventlog.Request{Type: machine.FanOut, Msg: msg}})
+	}
+	add(&o.calls)
+}
+
+func quarantineUnit(id, reason string) unit {
+	return unit{offset: -1, request: eventlog.Request{Type: machine.Quarantine, ID: id, Reason: reason}}
+}
+
+func sortedIDs(m map[string]string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	l := make([]string, 0, len(m))
+	for id := range m {
+		l = append(l, id)
+	}
+	sort.Strings(l)
+	return l
+}
+
+// fanOut is the oldest unfinished fan-out.
+func (o *owner) fanOut() (msg uint64, ok bool) {
+	for n, m := range o.st.Matched {
+		if m.Until > 0 && (!ok || n < msg) {
+			msg, ok = n, true
+		}
+	}
+	return msg, ok
+}
+
+// decide goes through the queue; what a unit told its own partition comes right after it.
+func (o *owner) decide() op {
+	for {
+		u := o.local
+		if u == nil {
+			if r, ok := o.turn.NextLocal(); ok {
+				u = &unit{request: r, offset: -1}
+			}
+		}
+		fromQueue := u == nil
+		if fromQueue {
+			if len(o.queue) == 0 {
+				break
+			}
+			if len(o.turn.Events) >= turnEvents {
+				break // the rest waits for the next transaction
+			}
+			u = &o.queue[0]
+		}
+		if m := o.missingFor(u, fromQueue); m != nil {
+			if !fromQueue {
+				o.local = u
+			}
+			o.phase = loading
+			return *m
+		}
+		o.local = nil
+		if err := o.unit(u); err != nil {
+			return o.fail(err)
+		}
+		if fromQueue {
+			o.done = append(o.done, o.queue[0])
+			o.queue = o.queue[1:]
+		}
+		for _, id := range sortedIDs(o.st.Frozen) { // its next event is the quarantine
+			q := quarantineUnit(id, o.st.Frozen[id])
+			if err := o.unit(&q); err != nil {
+				return o.fail(err)
+			}
+		}
+	}
+	return o.close()
+}
+
+// missingFor is what a unit lacks, and with it what the rest of the queue does.
+func (o *owner) missingFor(u *unit, ahead bool) *opRead {
+	id, key, isKey := o.needs(u)
+	m := o.missing(nil, id, key, isKey)
+	if m == nil || !ahead {
+		return m
+	}
+	for k := 1; k < min(len(o.queue), readAhead); k++ {
+		id, key, isKey := o.needs(&o.queue[k])
+		m = o.missing(m, id, key, isKey)
+	}
+	return m
+}
+
+func (o *owner) needs(u *unit) (ids []string, key eventlog.KeyRef, isKey bool) {
+	if u.bad != nil {
+		return nil, key, false
+	}
+	id, key, isKey := o.turn.Needs(&u.request)
+	if id != "" {
+		ids = []string{id}
+	}
+	return ids, key, isKey
+}
+
+// loaded goes on with the turn.
+func (o *owner) loaded(r result) op {
+	if err := o.take(r); err != nil {
+		return o.failedOp(err)
+	}
+	return o.decide()
+}
+
+// unit does one thing of the turn. A panic in it drops the batch; the next one begins with
+// the quarantine of the instance.
+func (o *owner) unit(u *unit) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			reason := fmt.Sprintf("decide %s: %v\n%s", u.request.Type, r, debug.Stack())
+			switch {
+			case u.request.ID != "" && o.st.Instances[u.request.ID] != nil && o.poisoned[u.request.ID] == "":
+				o.poisoned[u.request.ID] = reason
+			case u.offset >= 0:
+				o.poison[u.offset] = reason
+			default:
+				panic(r) // nothing to set aside: a fault of the engine itself
+			}
+			err = fmt.Errorf("%w: %s", errPoison, reason)
+		}
+	}()
+	if u.offset >= 0 {
+		o.offset = u.offset + 1
+		if reason, known := o.poison[u.offset]; known && u.bad == nil {
+			u.reason = reason
+			u.bad = &eventlog.Record{Value: mustEncode(&u.request)}
+		}
+	}
+	switch {
+	case u.bad != nil:
+		o.deadLetter(u)
+		return nil
+	case u.read:
+		o.read(u)
+		return nil
+	}
+	id := u.request.ID
+	answer := o.turn.Decide(&u.request)
+	if id != "" {
+		if i, known := o.st.Instances[id]; known {
+			o.cache.note(id, i)
+		}
+	}
+	switch u.request.Type {
+	case machine.Quarantine:
+		delete(o.poisoned, id)
+	case machine.Interrupted:
+		// Now it may be started again, if it is still wanted.
+		k := jobKey{id, u.request.Run, machine.Work{Path: u.request.Path, Act: u.request.Act, Attempt: u.request.Attempt}}
+		o.running[id] = slices.DeleteFunc(o.running[id], func(x jobKey) bool { return x == k })
+	}
+	if u.found && answer == machine.OK {
+		o.mended = append(o.mended, machine.Due{At: u.request.Expires, Type: u.request.Type, ID: id, Path: u.request.Path})
+	}
+	if u.token != nil {
+		a := Answer{Answer: answer}
+		if i := o.st.Instances[id]; i != nil {
+			a.Run = i.Run
+		}
+		o.replies = append(o.replies, reply{token: u.token, answer: a})
+	}
+	return nil
+}
+
+func mustEncode(r *eventlog.Request) []byte {
+	data, err := eventlog.AppendRequest(nil, r)
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// deadLetter sets an undecodable request aside; its position stands in the turn's event.
+func (o *owner) deadLetter(u *unit) {
+	rec := machine.DeadLetter(o.app, u.reason)
+	rec.Key, rec.Value = u.bad.Key, u.bad.Value
+	rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-topic", Value: []byte(eventlog.RequestsTopic(o.app))})
+	o.turn.DeadLetter(rec)
+}
+
+func (o *owner) read(u *unit) {
+	i := o.st.Instances[u.request.ID]
+	switch {
+	case i == nil || i.Run == 0:
+		o.replies = append(o.replies, reply{token: u.token, err: ErrNotFound})
+	case u.wait && !i.Terminal():
+		if !slices.Contains(o.waiters[i.ID], u.token) {
+			o.waiters[i.ID] = append(o.waiters[i.ID], u.token)
+		}
+	default:
+		o.replies = append(o.replies, reply{token: u.token, instance: i.Clone()})
+	}
+}
+
+// close ends the turn: one transaction, or nothing at all.
+func (o *owner) close() op {
+	t := o.turn
+	forwarded := o.st.N // an empty outbox: everything there is has reached its targets
+	if len(o.outbox) > 0 {
+		forwarded = o.outbox[0].n - 1
+	} else if n := len(t.Events); n > 0 {
+		forwarded = t.Events[0].N - 1
+	}
+	t.Close(machine.Position{TopicID: o.st.RequestsID, Offset: o.offset, Forwarded: forwarded,
+		AckNow: o.ackSince > 0 && o.now >= o.ackSince+ackDelay})
+	if len(t.Events) == 0 {
+		return o.committed()
+	}
+	a := opAppend{events: make([][]byte, len(t.Events)), types: make([]eventlog.Type, len(t.Events)), messages: o.messages()}
+	var buf []byte
+	for k, e := range t.Events {
+		from := len(buf)
+		buf = eventlog.AppendEvent(buf, e)
+		a.events[k], a.types[k] = buf[from:len(buf):len(buf)], e.Type
+	}
+	// The buffer may have moved while it grew; earlier slices still hold their bytes.
+	o.last.sum = eventlog.Checksum(a.events[len(a.events)-1])
+	if o.rules.effectsEarly {
+		o.follow()
+	}
+	o.phase = appending
+	return a
+}
+
+// messages are the records of the turn for users' topics and the dead letters.
+func (o *owner) messages() []eventlog.Record {
+	if len(o.turn.Sendings) == 0 {
+		return nil
+	}
+	l := make([]eventlog.Record, len(o.turn.Sendings))
+	for k, s := range o.turn.Sendings {
+		l[k] = s.Record
+		if s.Path != "" {
+			e := o.turn.Events[s.Event]
+			l[k].Headers = append(slices.Clone(s.Record.Headers),
+				eventlog.Header{Key: "dagger-instance", Value: []byte(e.ID)},
+				eventlog.Header{Key: "dagger-path", Value: []byte(e.Path)},
+				eventlog.Header{Key: "dagger-idempotency-key", Value: []byte(IdempotencyKey(e.ID, e.Run, e.Path, e.Act))})
+		}
+	}
+	return l
+}
+
+// IdempotencyKey is the same for all attempts of one activation of a task; protocol rule 10.
+func IdempotencyKey(id string, run uint64, path string, act uint64) string {
+	return fmt.Sprintf("%s/%d/%s/%d", id, run, path, act)
+}
+
+// committed follows up a turn whose transaction is known to have succeeded; protocol rule 6.
+func (o *owner) committed() op {
+	if !o.rules.effectsEarly || len(o.turn.Events) == 0 {
+		o.follow()
+	}
+	o.turn, o.done = nil, nil
+	return o.loop()
+}
+
+func (o *owner) follow() {
+	before := len(o.outbox)
+	for _, e := range o.turn.Events {
+		o.tell(e)
+		if e.Type == eventlog.MessageKept {
+			o.armDue(machine.Kept{Msg: e.Msg, Expires: e.Expires}.Due(eventlog.KeyRef{Topic: e.Topic, Key: e.Key, Value: e.Value}))
+		}
+		if e.Pos != nil {
+			for _, r := range e.Pos.Refused {
+				if i := o.st.Instances[r.ID]; i != nil {
+					o.arm(i)
+				}
+			}
+		}
+	}
+	o.effects.forward = append(o.effects.forward, o.outbox[before:]...)
+	seen := map[string]bool{}
+	for _, id := range o.turn.Touched {
+		i := o.st.Instances[id]
+		if i == nil || seen[id] {
+			continue
+		}
+		seen[id] = true
+		o.arm(i)
+		o.reconcile(i)
+		if i.Terminal() && len(o.waiters[id]) > 0 {
+			for _, token := range o.waiters[id] {
+				o.replies = append(o.replies, reply{token: token, instance: i.Clone()})
+			}
+			delete(o.waiters, id)
+		}
+	}
+	for k := range o.done {
+		if u := &o.done[k]; u.result != nil {
+			o.effects.settled = append(o.effects.settled, *u.result)
+			o.forgetRun(*u.result)
+		}
+	}
+	o.effects.replies = append(o.effects.replies, o.replies...)
+	o.effects.mended = append(o.effects.mended, o.mended...)
+	switch {
+	case len(o.st.AckDue) == 0 || o.st.Rules.NoAck:
+		o.ackSince = 0
+	case o.ackSince == 0:
+		o.ackSince = o.now
+	}
+}
+
+// forgetRun drops a handler that has ended.
+func (o *owner) forgetRun(k jobKey) {
+	l := slices.DeleteFunc(o.running[k.instance], func(x jobKey) bool { return x == k })
+	if len(l) == 0 {
+		delete(o.running, k.instance)
+	} else {
+		o.running[k.instance] = l
+	}
+}
+
+// arm keeps the instance's due entries of the near future; the rest is in the index.
+func (o *owner) arm(i *machine.Instance) {
+	for _, d := range i.Dues() {
+		o.armDue(d)
+	}
+}
+
+func (o *owner) armDue(d machine.Due) {
+	if d.At <= o.now+o.horizon {
+		o.timers.add(d, false)
+	}
+}
+
+// reconcile starts the user code that the instance wants and ends what it does not want.
+func (o *owner) reconcile(i *machine.Instance) {
+	works := i.Works()
+	running := o.running[i.ID]
+	if len(works) == 0 && len(running) == 0 {
+		return
+	}
+	var still []jobKey
+	for _, k := range running {
+		if k.run == i.Run && slices.Contains(works, k.work) {
+			still = append(still, k)
+		} else {
+			o.effects.cancel = append(o.effects.cancel, k)
+		}
+	}
+	for _, w := range works {
+		k := jobKey{i.ID, i.Run, w}
+		if slices.Contains(still, k) {
+			continue
+		}
+		still = append(still, k)
+		j := job{key: k, definition: i.Definition, plan: i.Plan, params: i.Params, base: i.ParamsSeq}
+		if t := i.Task(w.Path); t != nil {
+			j.message, j.due = t.Message, t.Due
+		}
+		o.effects.start = append(o.effects.start, j)
+	}
+	if len(still) == 0 {
+		delete(o.running, i.ID)
+	} else {
+		o.running[i.ID] = still
+	}
+}
+
+// scanned compares the due index with what is in memory: it should find nothing new but what
+// came into the horizon.
+func (o *owner) scanned(r result) {
+	if r.at != o.mark.N && (o.flight == nil || r.at != o.flight.New.N) {
+		o.storeErr = errStoreMoved
+		return
+	}
+	for _, row := range r.dues {
+		d, err := parseDue(row.Key)
+		if err != nil {
+			o.storeErr = err
+			return
+		}
+		o.timers.add(d, d.At < o.now-1000)
+	}
+	for row := range o.st.Changed {
+		switch row.Kind {
+		case machine.RowInstance:
+			if i := o.st.Instances[row.ID]; i != nil {
+				o.arm(i)
+			}
+		case machine.RowKept:
+			if k := o.st.Keys[row.Key].Message(row.N); k != nil {
+				o.armDue(k.Due(row.Key))
+			}
+		}
+	}
+}
