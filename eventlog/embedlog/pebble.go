@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -49,7 +50,7 @@ func openPebble(dir string, fs vfs.FS) (*pebbleKV, error) {
 		err = broken.err()
 	}
 	if err != nil {
-		return nil, err
+		return nil, oneLine(err)
 	}
 	return &pebbleKV{db: db, broken: broken}, nil
 }
@@ -75,7 +76,7 @@ func (p *pebbleKV) apply(ops []op, sync bool) error {
 			err = b.DeleteRange(o.key, o.value, nil)
 		}
 		if err != nil {
-			return err
+			return oneLine(err)
 		}
 	}
 	how := pebble.NoSync
@@ -83,7 +84,7 @@ func (p *pebbleKV) apply(ops []op, sync bool) error {
 		how = pebble.Sync
 	}
 	if err := b.Commit(how); err != nil {
-		return err
+		return oneLine(err)
 	}
 	return p.broken.err()
 }
@@ -94,7 +95,7 @@ func (p *pebbleKV) get(key []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, oneLine(err)
 	}
 	v = slices.Clone(v)
 	return v, closer.Close()
@@ -103,24 +104,25 @@ func (p *pebbleKV) get(key []byte) ([]byte, error) {
 func (p *pebbleKV) scan(lower, upper []byte, f func(key, value []byte) bool) error {
 	it, err := p.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return err
+		return oneLine(err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return errors.Join(err, it.Close())
+			_ = it.Close()
+			return oneLine(err)
 		}
 		if !f(it.Key(), v) {
 			break
 		}
 	}
-	return it.Close() // reports what stopped the scan
+	return oneLine(it.Close()) // reports what stopped the scan
 }
 
 func (p *pebbleKV) last(lower, upper []byte) (key, value []byte, err error) {
 	it, err := p.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, oneLine(err)
 	}
 	if it.Last() {
 		key = slices.Clone(it.Key())
@@ -128,14 +130,31 @@ func (p *pebbleKV) last(lower, upper []byte) (key, value []byte, err error) {
 		v, err = it.ValueAndErr()
 		value = slices.Clone(v)
 	}
-	return key, value, errors.Join(err, it.Close())
+	if closed := it.Close(); err == nil { // which reports what stopped Last
+		err = closed
+	}
+	return key, value, oneLine(err)
 }
 
 func (p *pebbleKV) close() error {
-	if err := p.db.Close(); err != nil {
-		return err
+	return oneLine(p.db.Close())
+}
+
+// lineError is an error of Pebble without the lines about where it was made.
+type lineError struct{ err error }
+
+func (e lineError) Error() string {
+	line, _, _ := strings.Cut(e.err.Error(), "\n")
+	return line
+}
+
+func (e lineError) Unwrap() error { return e.err }
+
+func oneLine(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return lineError{err}
 }
 
 // brokenLogger keeps the first fatal error instead of ending the process: every write after

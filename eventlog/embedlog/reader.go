@@ -92,7 +92,7 @@ func (r *reader) Next(ctx context.Context) ([]eventlog.Record, int64, error) {
 		p.mu.Unlock()
 
 		records, err := r.read(recent, end)
-		if err != nil {
+		if err != nil && len(records) == 0 { // else the next call meets it
 			return nil, r.next, err
 		}
 		if len(records) == 0 {
@@ -122,13 +122,16 @@ func (r *reader) read(recent []ringChunk, end int64) (records []eventlog.Record,
 	size, next := 0, r.next
 	add := func(last int64, chunk []byte) bool {
 		size += len(chunk)
+		have := len(records)
 		// The caller owns what it gets, and may change it.
 		records, err = decodeChunk(records, slices.Clone(chunk), r.p.topic.name, r.p.index, last, next)
 		if err != nil {
+			records = records[:have]
 			err = fmt.Errorf("read %s at offset %d: %w", r.p, next, err)
 			return false
 		}
-		if n := len(records); n > 0 && records[n-1].Offset != last || n > 0 && records[0].Offset != r.next {
+		if len(records) == have || records[have].Offset != next {
+			records = records[:have]
 			err = fmt.Errorf("read %s at offset %d: records are missing", r.p, next)
 			return false
 		}
