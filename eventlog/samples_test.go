@@ -1,6 +1,8 @@
 package eventlog
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"time"
 )
@@ -11,11 +13,15 @@ import (
 
 const (
 	sampleAt   = 1764034213000
-	sampleHash = "b5c1f0a7e21d"
 	samplePlan = `{"name":"PizzaWorkflow","version":1,"nodes":[{"path":"Order","kind":"process","nodes":[{"path":"Order/place","kind":"command","topic":"pizza_order_topic"},{"path":"Order/ready","kind":"listen","topic":"order_status_topic","key":"order_id","ttl":86400000}]},{"path":"Delivery","kind":"process","nodes":[{"path":"Delivery/deliver","kind":"execute","retry":{"attempts":5,"delay":1000}}]}]}`
 	requestsID = "5kX0Zb1QTfqQ9GmJ3i1u3A"
 	statusID   = "Qm7wYd2sR0a8t5bVnE4pXw"
 )
+
+var sampleHash = func() string { // as plans are named
+	sum := sha256.Sum256([]byte(samplePlan))
+	return hex.EncodeToString(sum[:8])
+}()
 
 var orderKey = KeyRef{Topic: "order_status_topic", Key: "order_id", Value: "42"}
 
