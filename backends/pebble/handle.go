@@ -72,20 +72,49 @@ func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) (
 	if err != nil {
 		return nil, 0, err
 	}
-	p := h.p
-	defer p.use.RUnlock()
-	// Nothing is committed while this is held: point reads are then of one watermark, and
-	// cheaper than those of a snapshot.
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	values := make([][]byte, len(keys))
-	if db == nil {
-		return values, p.watermark.N, nil
+	defer h.p.use.RUnlock()
+	if db == nil || len(keys) <= fewKeys {
+		return h.getFew(db, kind, keys)
 	}
+	it, at, err := h.iterate(db, []byte{byte(kind)}, projection.PrefixEnd([]byte{byte(kind)}))
+	if err != nil {
+		return nil, 0, err
+	}
+	values := make([][]byte, len(keys))
 	var name []byte
 	for i, key := range keys {
 		name = append(append(name[:0], byte(kind)), key...)
-		value, closer, err := db.Get(name)
+		var value []byte
+		if it.SeekPrefixGE(name) { // a key is its own prefix: this asks the filters, as Get does
+			value, err = it.ValueAndErr()
+			values[i] = append(make([]byte, 0, len(value)), value...)
+		} else {
+			err = it.Error() // the next seek would forget it
+		}
+		if err != nil {
+			break
+		}
+	}
+	if err := errors.Join(err, it.Close()); err != nil {
+		return nil, 0, h.p.readError(err)
+	}
+	return values, at, nil
+}
+
+// fewKeys is up to how many keys point reads are cheaper than an iterator.
+const fewKeys = 4
+
+func (h *handle) getFew(db *cdb.DB, kind projection.Kind, keys [][]byte) ([][]byte, uint64, error) {
+	p := h.p
+	// Nothing is committed while this is held, so all reads are of one watermark.
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	values := make([][]byte, len(keys))
+	for i, key := range keys {
+		if db == nil {
+			break
+		}
+		value, closer, err := db.Get(append([]byte{byte(kind)}, key...))
 		if errors.Is(err, cdb.ErrNotFound) {
 			continue
 		}

@@ -3,7 +3,7 @@
 //
 //	wal=off           no write-ahead log: half the bytes written, more to replay after a crash
 //	cache=128MiB      block cache, shared by all partitions
-//	memtables=128MiB  memory of what is not yet written to tables, shared likewise
+//	memtables=256MiB  memory of what is not yet written to tables, shared likewise
 //
 // The directory belongs to one process at a time and to one application. In it are STORE
 // (whose store it is), LOCK and PID (who has it open), and for partition N the database
@@ -31,14 +31,14 @@ import (
 type Options struct {
 	NoWAL     bool
 	Cache     int64 // bytes; 0 = 128 MiB
-	Memtables int64 // bytes; 0 = 128 MiB
+	Memtables int64 // bytes; 0 = 256 MiB
 
 	fs vfs.FS // of tests; nil = the machine's
 }
 
 const (
 	defaultCache     = 128 << 20
-	defaultMemtables = 128 << 20
+	defaultMemtables = 256 << 20
 	openFiles        = 1000
 )
 
@@ -97,7 +97,8 @@ func Open(ctx context.Context, dir string, id projection.Identity, options Optio
 		lock.Close()
 		return nil, err
 	}
-	s.cache = cdb.NewCache(options.Cache)
+	// The databases take their memtables out of the cache's size.
+	s.cache = cdb.NewCache(options.Cache + options.Memtables)
 	s.files = cdb.NewFileCache(max(1, runtime.GOMAXPROCS(0)), openFiles)
 	return s, nil
 }
