@@ -104,7 +104,9 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		return -1, o.abandon(fmt.Errorf("append: %w", context.Cause(ctx)))
+		err := o.abandon(fmt.Errorf("append: %w", context.Cause(ctx)))
+		<-b.done // nothing reads the caller's slices any more
+		return -1, err
 	}
 	if err := o.answers(ctx, b, len(events)); err != nil {
 		return -1, err
@@ -252,7 +254,7 @@ func (o *owner) finish(err error) error {
 
 // abandon is finish with something still in flight, which only closing the client ends.
 func (o *owner) abandon(err error) error {
-	o.log.dropLater(o.s.cl)
+	o.log.drop(o.s.cl)
 	return o.finish(err)
 }
 

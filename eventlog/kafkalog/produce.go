@@ -76,9 +76,8 @@ type batch struct {
 	done    chan struct{}
 }
 
-// send hands records to the client and flushes it. A context that ends in flight stops
-// neither (the client could not tell what became of the records), so none is taken: who no
-// longer wants to wait closes the client.
+// send hands records to the client and flushes it. It takes no context, for one that ends
+// would not stop what is in flight: who no longer wants to wait closes the client.
 func (s *sender) send(records []*kgo.Record) *batch {
 	b := &batch{records: records, errs: make([]error, len(records)), done: make(chan struct{})}
 	if len(records) == 0 {
@@ -100,16 +99,7 @@ func (s *sender) send(records []*kgo.Record) *batch {
 	return b
 }
 
-// wait is the first error of the records, or the context's cause when the outcome is open.
-func (b *batch) wait(ctx context.Context) error {
-	select {
-	case <-b.done:
-		return b.err()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
+// err is the first error of the records, when all are answered.
 func (b *batch) err() error {
 	for i, err := range b.errs {
 		if err != nil {
@@ -173,13 +163,21 @@ func (p *publisher) Publish(ctx context.Context, records ...eventlog.Record) err
 	out, err := p.log.records(ctx, records)
 	if err == nil {
 		b := p.s.send(out)
-		if err = b.wait(ctx); err != nil {
+		select {
+		case <-b.done:
+			err = b.err()
+		case <-ctx.Done():
+			p.log.drop(p.s.cl) // ends what is in flight
+			<-b.done           // nothing reads the caller's slices any more
+			err = context.Cause(ctx)
+		}
+		if err != nil {
 			p.forget(out)
 		}
 	}
 	if err != nil {
 		p.dead = fmt.Errorf("%w: this publisher had an error before", eventlog.ErrClosed)
-		p.log.dropLater(p.s.cl) // also ends what is in flight
+		p.log.drop(p.s.cl)
 		return fmt.Errorf("publish: %w", err)
 	}
 	return nil

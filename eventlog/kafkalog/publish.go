@@ -1,6 +1,7 @@
 package kafkalog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -41,6 +42,7 @@ func (l *kafkaLog) Publish(ctx context.Context, records ...eventlog.Record) erro
 	if len(out) == 0 {
 		return nil
 	}
+	detach(out) // a call that no longer waits leaves them in flight
 	call := &publishCall{ctx: ctx, records: out, done: make(chan struct{})}
 	if err := l.shared.add(call); err != nil {
 		return fmt.Errorf("publish: %w", err)
@@ -58,6 +60,16 @@ func (l *kafkaLog) Publish(ctx context.Context, records ...eventlog.Record) erro
 		return fmt.Errorf("publish: %w", err)
 	}
 	return nil
+}
+
+// detach gives records copies of the caller's slices.
+func detach(records []*kgo.Record) {
+	for _, r := range records {
+		r.Key, r.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+		for i := range r.Headers {
+			r.Headers[i].Value = bytes.Clone(r.Headers[i].Value)
+		}
+	}
 }
 
 // add queues a call and starts the loop when none runs; it ends when the queue is empty.
