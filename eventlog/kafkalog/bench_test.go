@@ -1,10 +1,13 @@
 package kafkalog
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,6 +145,86 @@ func BenchmarkOwn(b *testing.B) {
 		}
 		_ = o.Close()
 	}
+}
+
+// BenchmarkRead: one operation is a reader opened, its first record read, and closed.
+func BenchmarkRead(b *testing.B) {
+	l := benchLog(b, 1)
+	topic := eventlog.RequestsTopic(l.App())
+	if err := l.Publish(b.Context(), eventlog.Record{Topic: topic, Value: benchEvent}); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		r, err := l.Read(b.Context(), topic, 0, 0, "", eventlog.ReadCommitted)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := r.Next(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		_ = r.Close()
+	}
+}
+
+// BenchmarkReplay: one operation is a million committed events read.
+func BenchmarkReplay(b *testing.B) {
+	l := benchLog(b, 1)
+	o := own(b, l, 0)
+	const events, together = 1_000_000, 1000
+	batch, types := slices.Repeat([][]byte{benchEvent}, together), slices.Repeat([]eventlog.Type{"TaskCompleted"}, together)
+	for range events / together {
+		if _, err := o.Append(b.Context(), batch, types, nil); err != nil {
+			b.Fatal(err)
+		}
+		commit(b, o)
+	}
+	for b.Loop() {
+		r, err := l.Read(b.Context(), eventlog.EventsTopic(l.App()), 0, 0, "", eventlog.ReadCommitted)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for n := 0; n < events; {
+			records, _, err := r.Next(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			n += len(records)
+		}
+		_ = r.Close()
+	}
+	b.ReportMetric(float64(b.N)*events/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkIdle: how much 16 owners and 32 readers cost that have nothing to do.
+func BenchmarkIdle(b *testing.B) {
+	l := benchLog(b, 16)
+	before, cpu := runtime.NumGoroutine(), cpuTime(b)
+	for p := range int32(16) {
+		own(b, l, p)
+		for _, topic := range []string{eventlog.RequestsTopic(l.App()), eventlog.EventsTopic(l.App())} {
+			r, err := l.Read(b.Context(), topic, p, 0, "", eventlog.ReadUncommitted)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { _ = r.Close() })
+		}
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Second)
+	defer cancel()
+	opened := cpuTime(b)
+	<-ctx.Done()
+	b.ReportMetric(float64(runtime.NumGoroutine()-before), "goroutines")
+	b.ReportMetric((opened-cpu).Seconds()*1000, "open-cpu-ms")
+	b.ReportMetric((cpuTime(b)-opened).Seconds()/2*100, "idle-cpu-%")
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func report(b *testing.B, took []time.Duration, elapsed time.Duration) {

@@ -27,6 +27,7 @@ import (
 type cutter struct {
 	key  atomic.Int32 // of the next request to lose; -1 = none
 	lost atomic.Int32
+	then func() // when a reply is lost
 }
 
 func newCutter() *cutter {
@@ -61,6 +62,9 @@ func (c *cutConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.cut.Load() {
 		c.cutter.lost.Add(1)
+		if c.cutter.then != nil {
+			c.cutter.then()
+		}
 		_ = c.Conn.Close()
 		return 0, net.ErrClosed
 	}
@@ -140,6 +144,25 @@ func TestLostReplies(t *testing.T) {
 		got := barrier(t, l)
 		if committed := slices.Equal(got, []string{"0", "1"}); c.lost.Load() != 1 || !committed && (err == nil || !slices.Equal(got, []string{"0"})) {
 			t.Errorf("events %q after commit: %v", got, err)
+		}
+	})
+	t.Run("commit, then fenced", func(t *testing.T) {
+		l, c := openCut(t, addrs, 1)
+		o := own(t, l, 0)
+		add(t, o, "0")
+		c.then = func() {
+			if _, err := l.Own(context.WithoutCancel(t.Context()), 0); err != nil {
+				t.Error(err)
+			}
+		}
+		c.key.Store(int32(kmsg.EndTxn))
+		err := o.Commit(t.Context())
+		t.Logf("commit: %v", err)
+		if err == nil || errors.Is(err, eventlog.ErrFenced) {
+			t.Errorf("commit: %v; it is committed, so that only an unknown outcome is true", err)
+		}
+		if got := barrier(t, l); !slices.Equal(got, []string{"0"}) {
+			t.Errorf("events %q", got)
 		}
 	})
 	t.Run("publish", func(t *testing.T) {

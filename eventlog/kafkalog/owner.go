@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -39,7 +41,8 @@ type owner struct {
 	noSettle  bool
 	changes   int             // of topics, as the client knows them
 	sent      map[string]bool // users' topics
-	mustAbort error           // a message was refused
+	ends      endings
+	mustAbort error // a message was refused
 	finished  error
 	closing   sync.WaitGroup
 }
@@ -61,6 +64,7 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.ConcurrentTransactionsBackoff(2*time.Millisecond),
 		kgo.RetryTimeout(answerTimeout),
+		kgo.WithHooks(&o.ends),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("own partition %d: %w", partition, err)
@@ -188,6 +192,15 @@ func (o *owner) answers(ctx context.Context, b *batch, events int) error {
 	return o.finish(publishError(b.records[at], err))
 }
 
+// endings counts how often the client has sent the end of the transaction.
+type endings struct{ sent atomic.Int32 }
+
+func (e *endings) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	if key == int16(kmsg.EndTxn) {
+		e.sent.Add(1)
+	}
+}
+
 func (o *owner) Commit(ctx context.Context) error {
 	if err := o.usable(); err != nil {
 		return fmt.Errorf("commit: %w", err)
@@ -209,10 +222,15 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
+	o.ends.sent.Store(0)
 	ended := make(chan error, 1)
 	o.closing.Go(func() { ended <- o.s.cl.EndTransaction(ctx, try) })
 	select {
 	case err := <-ended:
+		if fenced(err) && o.ends.sent.Load() > 1 {
+			// The first try may have been done and its answer lost, before the partition was.
+			return o.finish(fmt.Errorf("%s: outcome unknown: %w", verb, err))
+		}
 		if err != nil {
 			return o.finish(fmt.Errorf("%s: %w", verb, o.explain(ctx, err)))
 		}
