@@ -11,24 +11,24 @@ type rule struct {
 
 // Modules of others.
 const (
-	pebble   = "github.com/cockroachdb/pebble/v2/..."
-	franz    = "github.com/twmb/franz-go/..."
-	kfake    = "github.com/twmb/franz-go/pkg/kfake"
-	cobra    = "github.com/spf13/cobra/..."
-	bar      = "github.com/schollz/progressbar/v3/..."
-	term     = "golang.org/x/term"
-	goCmp    = "github.com/google/go-cmp/..."
-	rapid    = "pgregory.net/rapid"
-	composeG = "github.com/compose-spec/compose-go/v2/..."
+	pebble    = "github.com/cockroachdb/pebble/v2/..."
+	franz     = "github.com/twmb/franz-go/..."
+	kafkaFake = "github.com/twmb/franz-go/pkg/kfake"
+	cobra     = "github.com/spf13/cobra/..."
+	bar       = "github.com/schollz/progressbar/v3/..."
+	term      = "golang.org/x/term"
+	goCmp     = "github.com/google/go-cmp/..."
+	rapid     = "pgregory.net/rapid"
+	composeG  = "github.com/compose-spec/compose-go/v2/..."
 )
 
 // testModules are for the tests of every package.
-var testModules = []string{goCmp, rapid, "go.uber.org/goleak", "github.com/rogpeppe/go-internal/testscript", kfake}
+var testModules = []string{goCmp, rapid, "go.uber.org/goleak", "github.com/rogpeppe/go-internal/testscript", kafkaFake}
 
 // kits are what tests of every package may import of ours: suites, references, and what
 // starts, drives and audits the real parts. Go itself refuses a cycle.
 var kits = []string{
-	"eventlog/eventlogtest", "eventlog/embedlog", "projection/storetest", "projection/memstore",
+	"eventlog", "eventlog/eventlogtest", "eventlog/embedlog", "eventlog/kafkalog", "projection/storetest", "projection/memstore",
 	"backends/pebble", "internal/kafkatest", "internal/audit", "internal/sim", "workflowtest",
 }
 
@@ -97,7 +97,7 @@ var rules = map[string]rule{
 	"internal/kafkatest":             {theirs: []string{franz}, kit: true},
 	"internal/kafkatest/kafkabroker": {ours: []string{"internal/kafkatest"}},
 	"internal/kafkatest/itcount":     {},
-	"internal/policy":                {},
+	"internal/policy":                {tests: []string{franz}},
 	"internal/policy/api":            {ours: []string{"internal/policy"}},
 	"internal/policy/imports":        {ours: []string{"internal/policy"}},
 	"internal/policy/testreport":     {},
