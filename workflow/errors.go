@@ -1,0 +1,95 @@
+package workflow
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/godagger/dagger/internal/engine"
+)
+
+// Errors that a caller branches on, with errors.Is.
+var (
+	// ErrNotFound: no instance has this id.
+	ErrNotFound = errors.New("workflow: no such instance")
+	// ErrTerminal: the instance has ended, so it can't be stopped.
+	ErrTerminal = errors.New("workflow: instance has ended")
+	// ErrNotFailed: only an instance that failed can be retried.
+	ErrNotFailed = errors.New("workflow: instance has not failed")
+	// ErrStopped: the instance was stopped before it completed.
+	ErrStopped = errors.New("workflow: instance was stopped")
+	// ErrQuarantined: the instance is frozen because its state could not be computed. An
+	// operator releases it.
+	ErrQuarantined = errors.New("workflow: instance is in quarantine")
+	// ErrNotRegistered: this engine does not have the definition.
+	ErrNotRegistered = errors.New("workflow: definition is not registered")
+	// ErrTooLarge: the parameters do not fit the log. Keep large data elsewhere and refer to it.
+	ErrTooLarge = errors.New("workflow: parameters are too large")
+	// ErrExpired: the call reached its instance so late that it can't be told whether it was
+	// applied before. It was not applied now; look at the instance.
+	ErrExpired = errors.New("workflow: call came too late")
+	// ErrClosed: the engine was closed.
+	ErrClosed = errors.New("workflow: engine is closed")
+)
+
+// Causes with which a handler's context ends, see context.Cause.
+var (
+	ErrAttemptTimeout = engine.ErrAttemptTimeout // the task's Timeout
+	ErrInstanceEnded  = engine.ErrInstanceEnded  // the instance was stopped
+	ErrPartitionLost  = engine.ErrPartitionLost  // another process goes on with the instance
+	ErrShutdown       = engine.ErrShutdown       // the context of Engine.Run has ended
+)
+
+// TaskError says which task made an instance fail. Err is what its last attempt returned,
+// as text: errors.Is finds none of the handler's own errors in it.
+type TaskError struct {
+	Definition string
+	Instance   string
+	Path       string // "" when a correlation key could not be computed
+	Attempt    int    // the last one, from 1
+	Err        error
+}
+
+func (e *TaskError) Error() string {
+	if e.Path == "" {
+		return fmt.Sprintf("%s %s: %v", e.Definition, e.Instance, e.Err)
+	}
+	return fmt.Sprintf("%s %s: %s failed at attempt %d: %v", e.Definition, e.Instance, e.Path, e.Attempt, e.Err)
+}
+
+func (e *TaskError) Unwrap() error { return e.Err }
+
+// Terminal marks an error after which another attempt makes no sense: the task fails at
+// once. Terminal(nil) is nil.
+func Terminal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &terminalError{err}
+}
+
+type terminalError struct{ err error }
+
+func (e *terminalError) Error() string       { return e.err.Error() }
+func (e *terminalError) Unwrap() error       { return e.err }
+func (e *terminalError) TerminalError() bool { return true }
+
+// RetryAfter asks that the next attempt starts d from now, instead of after the delay of
+// the task's Retry. It gives no attempt beyond those of Retry. RetryAfter(d, nil) is nil.
+func RetryAfter(d time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &retryAfterError{err, d}
+}
+
+type retryAfterError struct {
+	err   error
+	after time.Duration
+}
+
+func (e *retryAfterError) Error() string { return e.err.Error() }
+func (e *retryAfterError) Unwrap() error { return e.err }
+
+// RetryAfter is the delay in whole milliseconds, at least 1: zero would mean the policy's.
+func (e *retryAfterError) RetryAfter() int64 { return max(1, e.after.Milliseconds()) }

@@ -1,0 +1,227 @@
+package workflow
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/engine"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// Node is a part of a definition: a process, or a task. P is the struct of the instance's
+// parameters. Nodes are values: With and Key give a changed copy.
+type Node[P any] struct {
+	node
+	_ [0]func(P) // a node of one P can't be converted to a node of another
+}
+
+// node is a Node without its type.
+type node struct {
+	kind     eventlog.Kind
+	name     string
+	nodes    []node // of a process
+	topic    string
+	retry    *retry
+	timeout  time.Duration
+	buffer   time.Duration
+	options  []string // names of the options given
+	handler  engine.Handler
+	match    match    // of a listener
+	mistakes []string // made in the constructor, told by Register
+}
+
+// match is a Match without its types.
+type match struct {
+	key     string
+	of      func(params json.RawMessage) (string, error)
+	from    engine.MessageKeys
+	message reflect.Type
+}
+
+// Process is a named sequence of nodes, run one after the other. It takes at least one node.
+func Process[P any](name string, nodes ...Node[P]) Node[P] {
+	return Node[P]{node: node{kind: eventlog.Process, name: name, nodes: untyped(nodes)}}
+}
+
+func untyped[P any](nodes []Node[P]) []node {
+	l := make([]node, len(nodes))
+	for i, n := range nodes {
+		l[i] = n.node
+	}
+	return l
+}
+
+// Execute is a task that calls a function. The function may change the parameters: after it
+// returned nil the top-level fields that it changed are recorded; after an error or a panic
+// nothing is. An error fails the attempt, see Retry, Terminal and RetryAfter. The context
+// ends when the attempt times out, the instance is stopped, or this process has to give it
+// up; context.Cause says which.
+//
+// An attempt may run more than once, in this or another process, even after it returned
+// nil: use TaskFrom(ctx).IdempotencyKey towards systems that must not see it twice.
+func Execute[P any](name string, do func(context.Context, *P) error) Node[P] {
+	n := node{kind: eventlog.Execute, name: name}
+	if do == nil {
+		n.mistakes = append(n.mistakes, "its function is nil")
+	}
+	n.handler = handler(func(ctx context.Context, p *P, _ engine.Attempt, _ *engine.Outcome) error {
+		return do(ctx, p)
+	})
+	return Node[P]{node: n}
+}
+
+// Command is a task that sends a message to a topic. The function only builds it; the
+// message goes out as JSON in the same transaction as the event that completes the task:
+// once, if its readers read committed records only. The record's key is the partition key
+// of the instance id; see Key. Parameters may be changed as in Execute.
+func Command[P, M any](name, topic string, build func(context.Context, *P) (M, error)) Node[P] {
+	n := node{kind: eventlog.Command, name: name, topic: topic}
+	if build == nil {
+		n.mistakes = append(n.mistakes, "its function is nil")
+	}
+	n.handler = handler(func(ctx context.Context, p *P, a engine.Attempt, out *engine.Outcome) error {
+		m, err := build(ctx, p)
+		if err != nil {
+			return err
+		}
+		value, err := json.Marshal(m)
+		if err != nil {
+			return Terminal(fmt.Errorf("encode message %T: %w", m, err))
+		}
+		out.Record = &eventlog.Record{Topic: topic, Partition: -1, Key: []byte(eventlog.PartitionKey(a.Instance)), Value: value}
+		return nil
+	})
+	return Node[P]{node: n}
+}
+
+// Key gives the records of a Command task their key, from the parameters as they are after
+// the task: records of one key stay in order, in one partition. "" sends a record without
+// key.
+func (n Node[P]) Key(of func(*P) string) Node[P] {
+	n.mistakes = slices.Clone(n.mistakes)
+	switch {
+	case n.kind != eventlog.Command:
+		n.mistakes = append(n.mistakes, "Key is not for a node of kind "+string(n.kind))
+		return n
+	case of == nil:
+		n.mistakes = append(n.mistakes, "Key has no function")
+		return n
+	}
+	send := n.handler
+	n.handler = func(ctx context.Context, a engine.Attempt) (engine.Outcome, error) {
+		out, err := send(ctx, a)
+		if err != nil {
+			return out, err
+		}
+		params := a.Params
+		if out.Patch != nil {
+			params = machine.MergePatch(params, out.Patch)
+		}
+		p, err := decodeParams[P](params)
+		if err != nil {
+			return engine.Outcome{}, Terminal(err)
+		}
+		out.Record.Key = nil
+		if key := of(p); key != "" {
+			out.Record.Key = []byte(key)
+		}
+		return out, nil
+	}
+	return n
+}
+
+// Listen is a task that waits for a message of a topic that matches the instance, and calls
+// the function with it. done=false waits for the next one. An error fails the attempt: with
+// Retry the same message is tried again. A Timeout is that of the wait.
+//
+// Messages that come before the task is reached, or before the instance exists, are kept
+// (Buffer) and matched then. What nobody took in that time goes to the dead-letter topic.
+func Listen[P, M any](name, topic string, by Match[P, M], received func(ctx context.Context, p *P, m M) (done bool, err error)) Node[P] {
+	n := node{kind: eventlog.Listen, name: name, topic: topic, match: by.match, mistakes: slices.Clone(by.mistakes)}
+	if by.of == nil && len(n.mistakes) == 0 {
+		n.mistakes = append(n.mistakes, "it has no Match: use By")
+	}
+	if received == nil {
+		n.mistakes = append(n.mistakes, "its function is nil")
+	}
+	n.handler = handler(func(ctx context.Context, p *P, a engine.Attempt, out *engine.Outcome) error {
+		m, err := decodeMessage[M](a.Message)
+		if err != nil {
+			return Terminal(err)
+		}
+		done, err := received(ctx, p, *m)
+		out.More = !done
+		return err
+	})
+	return Node[P]{node: n}
+}
+
+// Match says which messages M belong to an instance with parameters P.
+type Match[P, M any] struct {
+	match
+	mistakes []string
+	_        [0]func(P, M)
+}
+
+// By matches the messages whose value equals the instance's. attribute names that
+// correlation key; everything that listens to one topic by one attribute must compute it
+// from its messages alike. The functions must depend on nothing but their argument: they
+// are called again whenever the parameters change, and once for each message of the topic.
+// of gives "" as long as the instance has no value, from where the message concerns nobody.
+// A value has at most 512 bytes of valid UTF-8 without control characters.
+func By[P, M any](attribute string, of func(*P) string, from func(*M) string) Match[P, M] {
+	m := Match[P, M]{match: match{key: attribute, message: reflect.TypeFor[M]()}}
+	if of == nil {
+		m.mistakes = append(m.mistakes, "By has no function of the parameters")
+	}
+	if from == nil {
+		m.mistakes = append(m.mistakes, "By has no function of the message")
+	}
+	m.of = func(params json.RawMessage) (string, error) {
+		p, err := decodeParams[P](params)
+		if err != nil {
+			return "", err
+		}
+		value := of(p)
+		return value, checkValue(attribute, value)
+	}
+	m.from = func(message *eventlog.Message) ([]string, error) {
+		decoded, err := decodeMessage[M](message)
+		if err != nil {
+			return nil, err
+		}
+		value := from(decoded)
+		if value == "" {
+			return nil, nil
+		}
+		return []string{value}, checkValue(attribute, value)
+	}
+	return m
+}
+
+func checkValue(attribute, value string) error {
+	if value == "" {
+		return nil
+	}
+	if err := eventlog.ValidateID(value); err != nil {
+		return fmt.Errorf("value of %s: %w", attribute, err)
+	}
+	return nil
+}
+
+func decodeMessage[M any](m *eventlog.Message) (*M, error) {
+	value := []byte(m.Value)
+	if m.Value == nil {
+		value = m.Bytes
+	}
+	v := new(M)
+	if err := decodeJSON(value, v); err != nil {
+		return nil, fmt.Errorf("decode message %s/%d@%d as %T: %w", m.Topic, m.Partition, m.Offset, *v, err)
+	}
+	return v, nil
+}
