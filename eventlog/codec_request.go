@@ -8,6 +8,36 @@ import (
 	"unicode/utf8"
 )
 
+// Validate checks a request that did not come from DecodeRequest (a call or result made in
+// this process) as DecodeRequest would, and compacts and cuts it likewise. What passes can
+// become part of an event.
+func (r *Request) Validate() error {
+	type member struct {
+		name string
+		raw  json.RawMessage
+	}
+	members := []member{{"params", r.Params}, {"state", r.State}}
+	if r.Message != nil {
+		members = append(members, member{"message.value", r.Message.Value})
+	}
+	spaces := false
+	for _, f := range members {
+		if len(f.raw) == 0 {
+			continue
+		}
+		s := scanner{data: f.raw}
+		s.skip(0)
+		if s.end(); s.err != nil {
+			return fmt.Errorf("field %s: %w", f.name, s.err)
+		}
+		if !utf8.Valid(f.raw) {
+			return fmt.Errorf("field %s is not valid UTF-8", f.name)
+		}
+		spaces = spaces || s.spaces
+	}
+	return checkRequest(r, spaces)
+}
+
 func checkRequestVersion(v int, t RequestType) error {
 	switch known := knownRequests[t].v; {
 	case t == "":

@@ -2,8 +2,9 @@ package eventlog
 
 import "encoding/json"
 
-// maxNesting of values that are kept raw; the limit of encoding/json.
-const maxNesting = 10000
+// maxNesting of values that are kept raw: what encoding/json reads (10,000), less what they
+// are nested in.
+const maxNesting = 9900
 
 // raw is any value as it stands. It aliases the data.
 func (s *scanner) raw() json.RawMessage {

@@ -1,0 +1,91 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestOpenNamesTheImport(t *testing.T) {
+	for _, c := range []struct{ url, want string }{
+		{"file:dagger-data/log", `scheme "file" is not linked; import _ "github.com/godagger/dagger/eventlog/embedlog"`},
+		{"mem:", `import _ "github.com/godagger/dagger/eventlog/embedlog"`},
+		{"kafka://u:secret@h:9092/app", `import _ "github.com/godagger/dagger/eventlog/kafkalog"`},
+		{"nats://u:secret@h/app", `scheme "nats" is not linked; linked:`},
+		{"dagger-data", "the URL has no scheme"},
+	} {
+		_, err := Open(t.Context(), c.url)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Open(%q): %v, want …%s…", c.url, err, c.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q) tells the secret: %v", c.url, err)
+		}
+	}
+}
+
+func TestOpenParsesAndRedacts(t *testing.T) {
+	refused := errors.New("refused")
+	var got *url.URL
+	Register("opentest", func(_ context.Context, u *url.URL) (Log, error) {
+		got = u
+		return nil, refused
+	})
+	t.Cleanup(func() {
+		openersMu.Lock()
+		defer openersMu.Unlock()
+		delete(openers, "opentest")
+	})
+	if !slices.Contains(Schemes(), "opentest") {
+		t.Errorf("Schemes() = %v", Schemes())
+	}
+	for _, c := range []struct{ url, host, path string }{
+		{"opentest://u:secret@a:9092,b:9093/app?x=y", "a:9092,b:9093", "/app"},
+		{"opentest://u:secret@[::1]:9092,[::2]:9092/app", "[::1]:9092,[::2]:9092", "/app"},
+		{"opentest://u:secret@a", "a", ""},
+		{"opentest:///tmp/log", "", "/tmp/log"},
+	} {
+		_, err := Open(t.Context(), c.url)
+		if !errors.Is(err, refused) || !strings.HasPrefix(err.Error(), "open log opentest://") {
+			t.Errorf("Open(%q): %v", c.url, err)
+			continue
+		}
+		if strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q) tells the secret: %v", c.url, err)
+		}
+		if got.Host != c.host || got.Path != c.path {
+			t.Errorf("Open(%q) has host %q and path %q", c.url, got.Host, got.Path)
+		}
+	}
+	for _, bad := range []string{"opentest://u:secret@a:port/", "opentest://u:secret@a:1,b:x/", "opentest://u:secret@%zz/"} {
+		if _, err := Open(t.Context(), bad); err == nil || errors.Is(err, refused) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q): %v", bad, err)
+		}
+	}
+	if _, err := Open(t.Context(), "opentest:dir/log"); !errors.Is(err, refused) || got.Opaque != "dir/log" {
+		t.Errorf("opaque part %q, error %v", got.Opaque, err)
+	}
+}
+
+func TestRegisterTwicePanics(t *testing.T) {
+	open := func(context.Context, *url.URL) (Log, error) { return nil, nil }
+	Register("twicetest", open)
+	t.Cleanup(func() {
+		openersMu.Lock()
+		defer openersMu.Unlock()
+		delete(openers, "twicetest")
+	})
+	for _, again := range []Opener{open, nil} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			Register("twicetest", again)
+		}()
+	}
+}
