@@ -30,8 +30,13 @@ type (
 		until int64
 	}
 	opApply struct{ batch *projection.Batch }
-	opIndex struct{ due int64 } // running handlers, and what is due up to then -> result.works, result.dues
-	opRead  struct {            // -> result.instances, result.keys, result.at
+	// opIndex reads what is due up to then -> result.dues; and at recovery what user code
+	// ran -> result.works, result.adopted, result.results
+	opIndex struct {
+		due      int64
+		recovery bool
+	}
+	opRead struct { // -> result.instances, result.keys, result.at
 		ids  []string
 		keys []eventlog.KeyRef
 	}

@@ -160,7 +160,7 @@ func (o *owner) recover() op {
 	}
 	o.phase = indexing
 	o.nextScan = o.now + o.rescan
-	return opIndex{due: o.now + o.horizon}
+	return opIndex{due: o.now + o.horizon, recovery: true}
 }
 
 // tell notes what an event has for other partitions.

@@ -90,6 +90,11 @@ func (o *owner) gather() {
 	add(&o.calls)
 }
 
+// hasRunUnit says that a handler has run for a second.
+func hasRunUnit(k jobKey) unit {
+	return unit{offset: -1, request: eventlog.Request{V: 1, Type: machine.HasRun, ID: k.instance, Run: k.run, Path: k.work.Path, Act: k.work.Act, Attempt: k.work.Attempt}}
+}
+
 func quarantineUnit(id, reason string) unit {
 	return unit{offset: -1, request: eventlog.Request{Type: machine.Quarantine, ID: id, Reason: reason}}
 }

@@ -1,0 +1,346 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// pool runs user code in a bounded number of goroutines. It outlives the owners: a result is
+// kept until its event was seen, and a new owner in this process adopts what still runs;
+// protocol rule 10.
+type pool struct {
+	slots   int
+	code    func(plan string) *Code // nil: this worker has not the code
+	deliver func(partition int32, u unit)
+
+	mu     sync.Mutex
+	wg     sync.WaitGroup
+	closed error // cause; no job starts any more
+	jobs   map[jobID]*poolJob
+	queue  []*poolJob // wait for a slot
+	active int
+}
+
+type jobID struct {
+	partition int32
+	key       jobKey
+}
+
+type jobState int
+
+const (
+	jobQueued  jobState = iota
+	jobParked           // this worker has not the code
+	jobRunning          //
+	jobDone             // its result is not in the log yet
+)
+
+type poolJob struct {
+	id       jobID
+	job      job
+	state    jobState
+	since    time.Time
+	cancel   context.CancelCauseFunc
+	result   eventlog.Request
+	hasRun   bool // reported
+	unwanted bool
+}
+
+func newPool(slots int, code func(string) *Code, deliver func(int32, unit)) *pool {
+	return &pool{slots: slots, code: code, deliver: deliver, jobs: map[jobID]*poolJob{}}
+}
+
+// start runs a job as soon as a slot is free. A job that is known already is left alone.
+func (p *pool) start(ctx context.Context, partition int32, j job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := jobID{partition, j.key}
+	if p.jobs[id] != nil || p.closed != nil {
+		return
+	}
+	x := &poolJob{id: id, job: j}
+	p.jobs[id] = x
+	if p.code(j.plan) == nil {
+		x.state = jobParked // its task waits for a worker with the code
+		return
+	}
+	p.queue = append(p.queue, x)
+	p.spawn(ctx)
+}
+
+// unpark starts what waited for code.
+func (p *pool) unpark(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var found []*poolJob
+	for _, x := range p.jobs {
+		if x.state == jobParked && p.code(x.job.plan) != nil {
+			found = append(found, x)
+		}
+	}
+	sort.Slice(found, func(a, b int) bool { return found[a].job.key.instance < found[b].job.key.instance })
+	for _, x := range found {
+		x.state = jobQueued
+		p.queue = append(p.queue, x)
+	}
+	p.spawn(ctx)
+}
+
+// parked says whether a job waits for a worker with its code.
+func (p *pool) parked(partition int32, k jobKey) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := p.jobs[jobID{partition, k}]
+	return x != nil && x.state == jobParked
+}
+
+func (p *pool) spawn(ctx context.Context) {
+	for n := len(p.queue); n > 0 && p.active < p.slots && p.closed == nil; n-- {
+		p.active++
+		p.wg.Go(func() { p.work(ctx) })
+	}
+}
+
+// work runs jobs until the queue is empty.
+func (p *pool) work(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		if len(p.queue) == 0 || p.closed != nil {
+			p.active--
+			p.mu.Unlock()
+			return
+		}
+		x := p.queue[0]
+		p.queue[0] = nil
+		p.queue = p.queue[1:]
+		if x.unwanted {
+			p.mu.Unlock()
+			continue
+		}
+		jobCtx, cancel := context.WithCancelCause(ctx)
+		x.state, x.since, x.cancel = jobRunning, time.Now(), cancel
+		code := p.code(x.job.plan)
+		p.mu.Unlock()
+
+		r := run(jobCtx, code, x.job)
+
+		p.mu.Lock()
+		cause := context.Cause(jobCtx)
+		cancel(nil)
+		// A handler that failed because it was told to end says nothing about its task.
+		aborted := !r.OK && r.Type == eventlog.Result && (errors.Is(cause, ErrPartitionLost) || errors.Is(cause, ErrShutdown))
+		if x.unwanted || aborted {
+			delete(p.jobs, x.id)
+			p.mu.Unlock()
+			continue
+		}
+		x.state, x.result = jobDone, r
+		p.mu.Unlock()
+		p.deliver(x.id.partition, resultUnit(x))
+	}
+}
+
+func resultUnit(x *poolJob) unit {
+	k := x.id.key
+	return unit{request: x.result, offset: -1, result: &k}
+}
+
+// run calls the user's code; a panic is a failed attempt with its stack.
+func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
+	r = eventlog.Request{V: 1, Type: eventlog.Result, ID: j.key.instance, Run: j.key.run, Path: j.key.work.Path,
+		Act: j.key.work.Act, Attempt: j.key.work.Attempt, Base: j.base, Jitter: rand.Float64()}
+	if r.Path == "" {
+		r.Type = eventlog.Evaluated
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
+			r.Error, r.Stack = fmt.Sprintf("panic: %v", p), string(debug.Stack())
+		}
+	}()
+	if r.Path == "" {
+		keys, err := code.Keys(j.params)
+		if err != nil {
+			r.Error = "correlation keys: " + err.Error()
+			return r
+		}
+		r.Keys, r.HasKeys = keys, true
+		return r
+	}
+	if j.due > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, time.UnixMilli(j.due), ErrAttemptTimeout)
+		defer cancel()
+	}
+	out, err := code.Handlers[r.Path](ctx, Attempt{Definition: j.definition, Instance: r.ID, Run: r.Run, Path: r.Path, Act: r.Act, Attempt: r.Attempt,
+		IdempotencyKey: IdempotencyKey(r.ID, r.Run, r.Path, r.Act), Params: j.params, Message: j.message})
+	if err != nil {
+		r.Error = err.Error()
+		if t, ok := errors.AsType[TerminalError](err); ok {
+			r.Terminal = t.TerminalError()
+		}
+		if t, ok := errors.AsType[RetryAfterError](err); ok {
+			r.RetryAfter = t.RetryAfter()
+		}
+		return r
+	}
+	r.OK, r.Params, r.More, r.Record = true, out.Patch, out.More, out.Record
+	if code.Keys != nil {
+		params := j.params
+		if len(out.Patch) > 0 {
+			params = machine.MergePatch(j.params, out.Patch)
+		}
+		keys, err := code.Keys(params)
+		if err != nil {
+			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
+			r.Error = "correlation keys: " + err.Error()
+			return r
+		}
+		r.Keys, r.HasKeys = keys, true
+	}
+	return r
+}
+
+// end ends a job that is not wanted any more.
+func (p *pool) end(partition int32, k jobKey, cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := jobID{partition, k}
+	x := p.jobs[id]
+	if x == nil {
+		return
+	}
+	x.unwanted = true
+	if x.cancel != nil {
+		x.cancel(cause)
+	}
+	if x.state != jobRunning {
+		delete(p.jobs, id)
+	}
+}
+
+// settle forgets a result whose event was seen.
+func (p *pool) settle(partition int32, k jobKey) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := jobID{partition, k}
+	if x := p.jobs[id]; x != nil && x.state == jobDone {
+		delete(p.jobs, id)
+	}
+}
+
+// replace changes the result that is offered from now on.
+func (p *pool) replace(partition int32, r replacement) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if x := p.jobs[jobID{partition, r.key}]; x != nil && x.state == jobDone {
+		x.result = r.result
+	}
+}
+
+// adopt says what a new owner of the partition finds: the jobs that run (or wait), and the
+// results that nobody has seen in the log.
+func (p *pool) adopt(partition int32) (running []jobKey, results []unit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, x := range p.jobs {
+		if id.partition != partition || x.unwanted {
+			continue
+		}
+		running = append(running, id.key)
+		if x.state == jobDone {
+			results = append(results, resultUnit(x))
+		}
+	}
+	sort.Slice(running, func(a, b int) bool { return running[a].instance < running[b].instance })
+	sort.Slice(results, func(a, b int) bool { return results[a].request.ID < results[b].request.ID })
+	return running, results
+}
+
+// lost ends the partition's jobs and gives the results that nobody has seen: their partition
+// is elsewhere, so they go there through its inbox.
+func (p *pool) lost(partition int32, cause error) []eventlog.Request {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var results []eventlog.Request
+	for id, x := range p.jobs {
+		if id.partition != partition {
+			continue
+		}
+		switch x.state {
+		case jobDone:
+			results = append(results, x.result)
+			delete(p.jobs, id)
+		case jobRunning:
+			x.cancel(cause)
+		default:
+			x.unwanted = true
+			delete(p.jobs, id)
+		}
+	}
+	return results
+}
+
+// longRunners are the jobs that have run for a second since they were started and were not
+// given before.
+func (p *pool) longRunners(now time.Time) []jobID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var l []jobID
+	for id, x := range p.jobs {
+		if x.state == jobRunning && !x.hasRun && id.key.work.Path != "" && now.Sub(x.since) >= time.Second {
+			x.hasRun = true
+			l = append(l, id)
+		}
+	}
+	return l
+}
+
+// busy is the number of jobs that run or wait for a slot.
+func (p *pool) busy() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.jobs {
+		if x.state == jobQueued || x.state == jobRunning {
+			n++
+		}
+	}
+	return n
+}
+
+// drain starts nothing new.
+func (p *pool) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed == nil {
+		p.closed = ErrShutdown
+	}
+	p.queue = nil
+	for id, x := range p.jobs {
+		if x.state == jobQueued {
+			delete(p.jobs, id)
+		}
+	}
+}
+
+// close ends what still runs and waits for it.
+func (p *pool) close() {
+	p.drain()
+	p.mu.Lock()
+	for _, x := range p.jobs {
+		if x.cancel != nil {
+			x.cancel(ErrShutdown)
+		}
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+}

@@ -1,0 +1,339 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// Engine runs the partitions that its consumer group gives to this process. It owns every
+// goroutine: Run returns when all have ended.
+type Engine struct {
+	cfg        Config
+	log        eventlog.Log
+	store      projection.Store
+	logger     *slog.Logger
+	registry   *registry
+	pool       *pool
+	eventsID   string
+	maxEvent   int
+	maxMessage func(topic string) int
+
+	mu       sync.Mutex
+	runners  map[int32]*runner
+	member   eventlog.Member
+	handlers context.Context // of user code, while Run runs
+	state    runState
+	known    map[string]int // bytes that fit a user's topic
+}
+
+type runState int
+
+const (
+	notRunning runState = iota
+	isRunning
+	isDraining
+	isClosed
+)
+
+// New makes an engine. It reads the log's topics and changes nothing.
+func New(ctx context.Context, cfg Config) (*Engine, error) {
+	if cfg.Log == nil || cfg.Store == nil {
+		return nil, errors.New("engine: a log and a store are needed")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Worker == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown"
+		}
+		cfg.Worker = fmt.Sprintf("%s/%d", host, os.Getpid())
+	}
+	defaults(&cfg.Slots, 256)
+	defaults(&cfg.TriggerInterval, time.Minute)
+	defaults(&cfg.MaxPerTrigger, 4096)
+	defaults(&cfg.ProjectInterval, 200*time.Millisecond)
+	defaults(&cfg.CacheBytes, 256<<20)
+	defaults(&cfg.ShutdownTimeout, 25*time.Second)
+	e := &Engine{cfg: cfg, log: cfg.Log, store: cfg.Store, logger: cfg.Logger, runners: map[int32]*runner{}, known: map[string]int{}}
+	topic, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App()))
+	if err != nil {
+		return nil, fmt.Errorf("describe the events topic: %w", err)
+	}
+	e.eventsID, e.maxEvent = topic.ID, topic.MaxRecord
+	e.maxMessage = e.limitOf
+	if e.registry, err = newRegistry(e); err != nil {
+		return nil, err
+	}
+	e.pool = newPool(cfg.Slots, e.registry.code, e.deliver)
+	return e, nil
+}
+
+func defaults[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// limitOf is what fits a topic; topics are described when a definition is registered.
+func (e *Engine) limitOf(topic string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n, ok := e.known[topic]; ok {
+		return n
+	}
+	return e.maxEvent
+}
+
+// describe notes what fits a topic.
+func (e *Engine) describe(t eventlog.Topic) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known[t.Name] = t.MaxRecord
+}
+
+func (e *Engine) runner(partition int32) *runner {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.runners[partition]
+}
+
+func (e *Engine) running() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state == isRunning
+}
+
+// Running says whether Run works at the moment.
+func (e *Engine) Running() bool { return e.running() }
+
+// deliver takes a result from the pool: to the owner here, or else to the partition's inbox.
+func (e *Engine) deliver(partition int32, u unit) {
+	if r := e.runner(partition); r != nil {
+		r.result(u)
+		return
+	}
+	e.sendResults(partition, e.pool.lost(partition, ErrPartitionLost))
+}
+
+// sendResults appends results of handlers whose partition is elsewhere now to its inbox.
+func (e *Engine) sendResults(partition int32, results []eventlog.Request) {
+	if len(results) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.handlers), 10*time.Second)
+	defer cancel()
+	var records []eventlog.Record
+	for k := range results {
+		value, err := eventlog.AppendRequest(nil, &results[k])
+		if err != nil {
+			e.logger.Warn("encode result", "instance", results[k].ID, "err", err)
+			continue
+		}
+		records = append(records, eventlog.Record{Topic: eventlog.RequestsTopic(e.log.App()), Partition: partition, Key: []byte(results[k].PartitionKey()), Value: value})
+	}
+	// A result that does not arrive is an interrupted attempt for the new owner.
+	if err := e.log.Publish(ctx, records...); err != nil {
+		e.logger.Warn("send results to another worker", "partition", partition, "err", err)
+	}
+}
+
+// prove shows that this process is still a member of the group, so that two workers can't
+// fence each other for ever; protocol rule 4.
+func (e *Engine) prove(ctx context.Context, partition int32) error {
+	e.mu.Lock()
+	m := e.member
+	e.mu.Unlock()
+	offset, err := m.Committed(ctx, partition)
+	if err != nil {
+		return fmt.Errorf("read group offset: %w", err)
+	}
+	if err := m.Commit(ctx, partition, max(offset, 0)); err != nil {
+		return fmt.Errorf("prove membership: %w", err)
+	}
+	return nil
+}
+
+// owned is told when an owner is in its loop.
+func (e *Engine) owned(partition int32) {
+	e.logger.Debug("partition is owned", "partition", partition)
+}
+
+// Run owns partitions and runs handlers until ctx ends; then it takes nothing new, lets
+// running handlers end (Config.ShutdownTimeout), brings the store up to date, hands its
+// partitions over and returns nil. It returns an error when it can't work at all.
+func (e *Engine) Run(ctx context.Context) error {
+	e.mu.Lock()
+	if e.state != notRunning {
+		e.mu.Unlock()
+		return errors.New("engine: Run was called before, or the engine is closed")
+	}
+	e.state = isRunning
+	e.mu.Unlock()
+
+	detached := context.WithoutCancel(ctx)
+	handlers, endHandlers := context.WithCancelCause(detached)
+	e.handlers = handlers
+	member, err := e.log.Join(ctx, e.log.App()+".owners", eventlog.RequestsTopic(e.log.App()))
+	if err != nil {
+		endHandlers(err)
+		return fmt.Errorf("join the owners' group: %w", err)
+	}
+	e.mu.Lock()
+	e.member = member
+	e.mu.Unlock()
+
+	owners, endOwners := context.WithCancelCause(detached)
+	var wg sync.WaitGroup
+	assign, endAssign := context.WithCancel(detached)
+	failed := make(chan error, 1)
+	wg.Go(func() {
+		if err := e.assignments(assign, owners, member); err != nil {
+			failed <- err
+		}
+	})
+	wg.Go(func() { e.relays(owners) })
+	wg.Go(func() { e.watchHandlers(handlers) })
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	e.mu.Lock()
+	e.state = isDraining
+	e.mu.Unlock()
+	e.drainHandlers(detached)
+	e.pool.close()
+	endHandlers(ErrShutdown)
+	endAssign()
+	endOwners(ErrShutdown)
+	wg.Wait()
+	if cerr := member.Close(); cerr != nil {
+		e.logger.Debug("leave the owners' group", "err", cerr)
+	}
+	e.mu.Lock()
+	e.state = isClosed
+	e.mu.Unlock()
+	return err
+}
+
+// drainHandlers waits for running handlers, for a time.
+func (e *Engine) drainHandlers(ctx context.Context) {
+	e.pool.drain()
+	limit, cancel := context.WithTimeout(ctx, e.cfg.ShutdownTimeout)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for e.pool.busy() > 0 {
+		select {
+		case <-tick.C:
+		case <-limit.Done():
+			e.logger.Warn("handlers are cut short", "running", e.pool.busy())
+			return
+		}
+	}
+}
+
+// watchHandlers reports handlers that have run for a second; protocol rule 10.
+func (e *Engine) watchHandlers(ctx context.Context) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, id := range e.pool.longRunners(now) {
+				if r := e.runner(id.partition); r != nil {
+					r.result(hasRunUnit(id.key))
+				}
+			}
+		}
+	}
+}
+
+// assignments starts and stops owners as the group says, until ctx ends; then it stops all.
+func (e *Engine) assignments(ctx, owners context.Context, member eventlog.Member) error {
+	type owned struct {
+		end  context.CancelCauseFunc
+		done chan struct{}
+	}
+	current := map[int32]owned{}
+	stop := func(partitions []int32, cause error) {
+		for _, p := range partitions {
+			current[p].end(cause)
+		}
+		for _, p := range partitions {
+			<-current[p].done
+			delete(current, p)
+			e.mu.Lock()
+			delete(e.runners, p)
+			e.mu.Unlock()
+			e.sendResults(p, e.pool.lost(p, cause))
+		}
+	}
+	defer func() {
+		var all []int32
+		for p := range current {
+			all = append(all, p)
+		}
+		stop(all, ErrShutdown)
+	}()
+	for {
+		assigned, err := member.Assigned(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("group assignment: %w", err)
+		}
+		want := map[int32]bool{}
+		for _, p := range assigned {
+			want[p] = true
+		}
+		var gone []int32
+		for p := range current {
+			if !want[p] {
+				gone = append(gone, p)
+			}
+		}
+		stop(gone, ErrPartitionLost)
+		for _, p := range assigned {
+			if _, has := current[p]; has {
+				continue
+			}
+			r := e.newRunner(p)
+			life, end := context.WithCancelCause(owners)
+			o := owned{end, make(chan struct{})}
+			current[p] = o
+			e.mu.Lock()
+			e.runners[p] = r
+			e.mu.Unlock()
+			go func() { // waited for by stop
+				defer close(o.done)
+				r.run(life)
+			}()
+		}
+	}
+}
+
+// Close makes every call fail. It is for an engine whose Run has returned or was not called.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.state == isRunning || e.state == isDraining {
+		return errors.New("engine: Close while Run works; end its context first")
+	}
+	e.state = isClosed
+	return nil
+}

@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// lastBefore finds the last event below an offset. Markers and barriers leave holes, so it
+// looks further and further back.
+func (r *runner) lastBefore(before int64) (res result) {
+	topic, err := r.e.log.Topic(r.life, eventlog.EventsTopic(r.e.log.App()))
+	if err != nil {
+		return result{err: err}
+	}
+	start := topic.Partitions[r.partition].Start
+	for back := int64(64); ; back *= 16 {
+		from := max(start, before-back)
+		last, err := r.lastIn(from, before)
+		if err != nil {
+			return result{err: err}
+		}
+		if last != nil {
+			return result{n: last.N, time: last.At}
+		}
+		if from == start {
+			return result{}
+		}
+	}
+}
+
+func (r *runner) lastIn(from, before int64) (last *eventlog.Event, err error) {
+	reader, err := r.e.log.Read(r.life, eventlog.EventsTopic(r.e.log.App()), r.partition, from, r.e.eventsID, eventlog.ReadCommitted)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	defer reader.Close()
+	for at := from; at < before; {
+		records, next, err := reader.Next(r.life)
+		if err != nil {
+			return nil, fmt.Errorf("read events: %w", err)
+		}
+		for _, rec := range records {
+			if rec.Offset >= before || eventlog.IsBarrier(rec.Value) {
+				continue
+			}
+			last = &eventlog.Event{}
+			if err := eventlog.DecodeEvent(rec.Value, last); err != nil {
+				return nil, fmt.Errorf("decode event at offset %d of partition %d: %w", rec.Offset, r.partition, err)
+			}
+		}
+		at = next
+	}
+	return last, nil
+}
+
+// readTail reads on, or begins at the hint and looks further back until it is at or below
+// the event asked for.
+func (r *runner) readTail(x opTail) (res result) {
+	if r.tail == nil {
+		if err := r.seek(x); err != nil {
+			return result{err: err}
+		}
+	}
+	for len(res.tail) == 0 {
+		if len(r.tailBuf) > 0 {
+			for _, t := range r.tailBuf {
+				if t.event.N >= x.from {
+					res.tail = append(res.tail, t)
+				}
+			}
+			r.tailBuf = nil
+		} else if r.tailOff > x.until {
+			break
+		} else if res.tail, res.err = r.tailNext(x); res.err != nil {
+			return res
+		}
+	}
+	if res.done = r.tailOff > x.until; res.done {
+		r.closeTail()
+	}
+	return res
+}
+
+// tailNext reads the next records up to the barrier.
+func (r *runner) tailNext(x opTail) (tail []tailEvent, err error) {
+	records, next, err := r.tail.Next(r.life)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	r.tailOff = next
+	for _, rec := range records {
+		if rec.Offset > x.until || eventlog.IsBarrier(rec.Value) {
+			continue
+		}
+		e := &eventlog.Event{}
+		if err := eventlog.DecodeEvent(rec.Value, e); err != nil {
+			return nil, fmt.Errorf("decode event at offset %d of partition %d: %w", rec.Offset, r.partition, err)
+		}
+		if e.N >= x.from {
+			tail = append(tail, tailEvent{e, rec.Offset, eventlog.Checksum(rec.Value)})
+		}
+	}
+	return tail, nil
+}
+
+// seek opens the reader such that its first event is not above the one asked for.
+func (r *runner) seek(x opTail) error {
+	name := eventlog.EventsTopic(r.e.log.App())
+	topic, err := r.e.log.Topic(r.life, name)
+	if err != nil {
+		return err
+	}
+	start := topic.Partitions[r.partition].Start
+	all := opTail{from: 0, until: x.until}
+	for back := int64(0); ; back = max(64, back*16) {
+		from := max(start, x.hint-back)
+		if r.tail, err = r.e.log.Read(r.life, name, r.partition, from, r.e.eventsID, eventlog.ReadCommitted); err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		r.tailBuf, r.tailOff = nil, from
+		for len(r.tailBuf) == 0 && r.tailOff <= x.until {
+			if r.tailBuf, err = r.tailNext(all); err != nil {
+				return err
+			}
+		}
+		if len(r.tailBuf) > 0 && r.tailBuf[0].event.N <= x.from {
+			return nil
+		}
+		if from == start {
+			if len(r.tailBuf) == 0 || x.from <= 1 && r.tailBuf[0].event.N <= 1 {
+				return nil
+			}
+			return fmt.Errorf("the log of partition %d begins at event %d, but event %d is needed: restore the store from a copy that has folded it", r.partition, r.tailBuf[0].event.N, x.from)
+		}
+		r.closeTail()
+	}
+}
+
+func (r *runner) closeTail() {
+	if r.tail != nil {
+		if err := r.tail.Close(); err != nil {
+			r.logger.Debug("close reader", "err", err)
+		}
+	}
+	r.tail, r.tailBuf = nil, nil
+}
+
+func (r *runner) acquire(epoch uint64) (res result) {
+	r.closeStore()
+	r.closeTail()
+	res.topicID = r.e.eventsID
+	if r.store, res.err = r.e.store.Acquire(r.life, r.partition, epoch); res.err != nil {
+		return res
+	}
+	res.watermark, res.err = r.store.Watermark(r.life)
+	return res
+}
+
+// base reads the partition's own rows, all at one watermark.
+func (r *runner) base() (res result) {
+	res.base = map[projection.Kind][]projection.Row{}
+	for _, kind := range []projection.Kind{projection.KindPartition, projection.KindPlan, projection.KindSource, projection.KindAckDue, projection.KindMatched} {
+		if res.base[kind], res.at, res.err = scanAll(r.life, r.store, kind, nil, nil); res.err != nil {
+			return res
+		}
+	}
+	return res
+}
+
+// scanAll reads a range in pages. at is the watermark of the last page: the owner alone
+// changes the partition and does not while it reads.
+func scanAll(ctx context.Context, v projection.View, kind projection.Kind, from, to []byte) (all []projection.Row, at uint64, err error) {
+	const page = 10_000
+	for {
+		rows, n, err := v.Scan(ctx, kind, from, to, page)
+		if err != nil {
+			return nil, 0, fmt.Errorf("read store: %w", err)
+		}
+		all, at = append(all, rows...), n
+		if len(rows) < page {
+			return all, at, nil
+		}
+		from = append(rows[len(rows)-1].Key, 0)
+	}
+}
+
+func (r *runner) index(due int64, recovery bool) (res result) {
+	var at uint64
+	if recovery {
+		if res.works, res.at, res.err = scanAll(r.life, r.store, projection.KindRun, nil, nil); res.err != nil {
+			return res
+		}
+		res.adopted, res.results = r.e.pool.adopt(r.partition)
+	}
+	if due == math.MaxInt64 {
+		due--
+	}
+	// From the time at which everything below is known to have been fired and removed.
+	from := projection.AppendInt64(nil, r.scanFrom)
+	if res.dues, at, res.err = scanAll(r.life, r.store, projection.KindDue, from, projection.AppendInt64(nil, due+1)); res.err != nil {
+		return res
+	}
+	// Entries below were fired and removed; what is armed later lies above the clock.
+	r.scanFrom = time.Now().Add(-r.e.cfg.TriggerInterval).UnixMilli()
+	if len(res.dues) > 0 {
+		if d, err := parseDue(res.dues[0].Key); err == nil {
+			r.scanFrom = min(r.scanFrom, d.At)
+		}
+	}
+	res.at = at
+	return res
+}
+
+func (r *runner) read(x opRead) (res result) {
+	res.ids, res.keys = x.ids, x.keys
+	at := func(n uint64) bool { // one watermark for all that is read
+		if res.at != 0 && res.at != n {
+			res.err = errStoreMoved
+		}
+		res.at = n
+		return res.err == nil
+	}
+	res.at = 0
+	if len(x.ids) > 0 {
+		keys := make([][]byte, len(x.ids))
+		for k, id := range x.ids {
+			keys[k] = []byte(id)
+		}
+		values, n, err := r.store.Get(r.life, projection.KindInstance, keys)
+		if err != nil {
+			return result{err: fmt.Errorf("read store: %w", err)}
+		}
+		res.instances = values
+		at(n)
+	}
+	for _, k := range x.keys {
+		prefix := keyRefKey(k)
+		waiters, n, err := scanAll(r.life, r.store, projection.KindSubscription, prefix, projection.PrefixEnd(prefix))
+		if err != nil {
+			return result{err: err}
+		}
+		kept, m, err := scanAll(r.life, r.store, projection.KindKept, prefix, projection.PrefixEnd(prefix))
+		if err != nil {
+			return result{err: err}
+		}
+		res.waiters, res.kept = append(res.waiters, waiters), append(res.kept, kept)
+		if !at(n) || !at(m) {
+			return res
+		}
+	}
+	if len(x.ids) == 0 && len(x.keys) == 0 {
+		res.at = r.o.mark.N
+	}
+	return res
+}
+
+// inboxLimit is how many requests may wait for the owner in memory.
+const inboxLimit = 8192
+
+// consume begins to read requests; read_uncommitted, since a foreign open transaction must
+// not stop an inbox. Protocol rule 14.
+func (r *runner) consume(x opConsume) (res result) {
+	name := eventlog.RequestsTopic(r.e.log.App())
+	topic, err := r.e.log.Topic(r.life, name)
+	if err != nil {
+		return result{err: err}
+	}
+	if x.topicID != "" && x.topicID != topic.ID {
+		return result{err: fmt.Errorf("%w: %s; requests that were not consumed are gone; accept the loss with a new application name or restore the topic", eventlog.ErrTopicChanged, name)}
+	}
+	from := x.from
+	if x.topicID == "" {
+		from = topic.Partitions[r.partition].Start
+	}
+	reader, err := r.e.log.Read(r.life, name, r.partition, from, topic.ID, eventlog.ReadUncommitted)
+	if err != nil {
+		return result{err: fmt.Errorf("read requests: %w", err)}
+	}
+	r.wg.Go(func() {
+		defer reader.Close()
+		for {
+			records, _, err := reader.Next(r.life)
+			if err != nil {
+				r.post(func(m *mail) { m.failed = fmt.Errorf("read requests: %w", err) })
+				return
+			}
+			units := make([]unit, 0, len(records))
+			for k := range records {
+				units = append(units, requestUnit(&records[k]))
+			}
+			r.mu.Lock()
+			for len(r.mail.inbox) > inboxLimit && r.life.Err() == nil {
+				r.room.Wait()
+			}
+			r.mu.Unlock()
+			r.post(func(m *mail) { m.inbox = append(m.inbox, units...) })
+		}
+	})
+	r.mu.Lock()
+	r.ready = true
+	r.mu.Unlock()
+	r.e.owned(r.partition)
+	return result{offset: topic.Partitions[r.partition].End, topicID: topic.ID}
+}
+
+func requestUnit(rec *eventlog.Record) unit {
+	u := unit{offset: rec.Offset}
+	if err := eventlog.DecodeRequest(rec.Value, &u.request); err != nil {
+		u.bad, u.reason = rec, "request can't be decoded: "+err.Error()
+	}
+	return u
+}
