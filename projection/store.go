@@ -34,7 +34,7 @@ func (e *WatermarkError) Is(target error) bool { return target == ErrWatermark }
 // ErrWatermark matches every WatermarkError.
 var ErrWatermark = errors.New("projection: store stands at another event")
 
-// Kind is the kind of a row.
+// Kind is the kind of a row; those below MinKind belong to the backends.
 type Kind byte
 
 // Record kinds are read by key; entry kinds are read in key order as well. A backend may
@@ -78,7 +78,7 @@ type Delta struct {
 }
 
 // Batch is one atomic change of a partition. A row is named at most once in Put and Del
-// together.
+// together; see Check.
 type Batch struct {
 	Expected uint64    // Watermark.N that the store must have
 	New      Watermark // New.N >= Expected; New.Epoch must be the acquired epoch
@@ -117,7 +117,8 @@ type View interface {
 	// (0 = 1,000). A nil from or to is open. at as for Get.
 	Scan(ctx context.Context, kind Kind, from, to []byte, limit int) (rows []Row, at uint64, err error)
 	// Dump calls f with every row, ordered by kind and key; equal states dump alike on every
-	// backend. f must not keep the slices.
+	// backend. f must not keep the slices, nor use the partition. When the partition is dropped
+	// or released meanwhile, Dump may end with ErrClosed.
 	Dump(ctx context.Context, f func(Row) error) error
 	Close() error
 }

@@ -194,7 +194,10 @@ func (p *partition) removeDir(damaged bool) error {
 	if err := fsys.RemoveAll(aside); err != nil {
 		return err
 	}
-	if err := fsys.Rename(p.dir, aside); err != nil || damaged {
+	if err := fsys.Rename(p.dir, aside); err != nil {
+		return err
+	}
+	if err := syncDir(fsys, p.s.dir); err != nil || damaged {
 		return err
 	}
 	return fsys.RemoveAll(aside)

@@ -179,9 +179,14 @@ func writeFile(fsys vfs.FS, name string, content []byte, sync bool) error {
 	if err := fsys.Rename(temp, name); err != nil || !sync {
 		return err
 	}
-	dir, err := fsys.OpenDir(fsys.PathDir(name))
+	return syncDir(fsys, fsys.PathDir(name))
+}
+
+// syncDir makes renames in dir survive a power loss.
+func syncDir(fsys vfs.FS, dir string) error {
+	d, err := fsys.OpenDir(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return errors.Join(d.Sync(), d.Close())
 }

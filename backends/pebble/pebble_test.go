@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -151,6 +152,49 @@ func TestDamageKinds(t *testing.T) {
 				t.Errorf("the damaged database was not set aside: %v", err)
 			}
 		})
+	}
+}
+
+// TestDamageFoundInTheBackground: a compaction meets the damage before any reader does.
+func TestDamageFoundInTheBackground(t *testing.T) {
+	place := onDisk(Options{}).New(t)
+	apply := func(p projection.Partition, n uint64) error {
+		b := projection.Batch{Expected: n - 1, New: projection.Watermark{N: n, Epoch: 1}}
+		for i := range 100 {
+			b.Put = append(b.Put, projection.Row{Kind: projection.KindInstance, Key: []byte{byte(i)}, Value: bytes.Repeat([]byte{byte(n), byte(i)}, 500)})
+		}
+		return p.Apply(t.Context(), b)
+	}
+	s, err := place.Open(storetest.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Acquire(t.Context(), 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(p, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	place.Damage(0)
+	if s, err = place.Open(storetest.Identity); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if p, err = s.Acquire(t.Context(), 0, 1); err == nil { // else it was met even earlier
+		if err = apply(p, 2); err == nil {
+			db := p.(*handle).p.db
+			if err := db.Compact(t.Context(), []byte{0}, []byte{0xFF}, false); err == nil {
+				t.Error("a compaction of damaged tables succeeds")
+			}
+			err = apply(p, 3)
+		}
+	}
+	if !errors.Is(err, projection.ErrStateLost) {
+		t.Errorf("after a compaction met damage: %v, want ErrStateLost", err)
 	}
 }
 
