@@ -89,7 +89,7 @@ func randomEvent(rnd *rand.Rand, all bool) *Event {
 }
 
 func TestAppendEventWritesWhatEncodingJSONWrites(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(1000) {
 		e := randomEvent(rand.New(rand.NewPCG(seed, 1)), seed < 100)
 		extra := e.Extra
 		e.Extra = nil
@@ -104,7 +104,7 @@ func TestAppendEventWritesWhatEncodingJSONWrites(t *testing.T) {
 }
 
 func TestDecodeEventReadsWhatEncodingJSONReads(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(1000) {
 		e := randomEvent(rand.New(rand.NewPCG(seed, 2)), seed < 100)
 		line := AppendEvent(nil, e)
 		var want, got Event
@@ -139,7 +139,7 @@ func TestDecodeEventReadsWhatEncodingJSONReads(t *testing.T) {
 }
 
 func TestRequestsAreThoseOfEncodingJSON(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(1000) {
 		r := new(Request)
 		fill(rand.New(rand.NewPCG(seed, 3)), reflect.ValueOf(r).Elem(), seed < 100)
 		line, err := AppendRequest(nil, r)

@@ -73,6 +73,9 @@ func TestDocument(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if !strings.Contains(text, "`"+string(Barrier)+"`") {
+		t.Errorf("the document does not have the barrier %s", Barrier)
+	}
 	parts := sections(text)
 	everywhere := members(text)
 	common := members(parts["Members of every event"])
