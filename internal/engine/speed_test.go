@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/godagger/dagger/backends/pebble"
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/eventlog/embedlog"
+	"github.com/godagger/dagger/projection"
+)
+
+var _ = pebble.Options{}
+
+// BenchmarkEngine is three tasks that do nothing, embedded and durable, without the public API.
+func BenchmarkEngine(b *testing.B) {
+	log, err := embedlog.Open(b.Context(), b.TempDir(), embedlog.Options{App: "test", Partitions: 16})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	store, err := projection.Open(b.Context(), "pebble://"+b.TempDir(), projection.Identity{App: "test", Partitions: 16})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	e, err := New(b.Context(), Config{Log: log, Store: store})
+	if err != nil {
+		b.Fatal(err)
+	}
+	t := &testing.T{}
+	e.registry.add(executeCode(t, "Three", 3, func(ctx context.Context, a Attempt) (Outcome, error) { return Outcome{}, nil }))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if _, err := ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: "warm", Request: "warm", Definition: "Three"}}); err != nil {
+		b.Fatal(err)
+	}
+	var next atomic.Int64
+	b.ResetTimer()
+	start := time.Now()
+	var wg sync.WaitGroup
+	for range 512 {
+		wg.Go(func() {
+			for {
+				k := next.Add(1)
+				if k > int64(b.N) {
+					return
+				}
+				id := fmt.Sprintf("i-%d", k)
+				if _, err := ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: "r" + id, Made: time.Now().UnixMilli(), Definition: "Three", Params: json.RawMessage(`{"order_id":"1","customer_id":"7"}`)}}); err != nil {
+					b.Error(err)
+				}
+				if _, err := ask(ctx, e, unit{request: eventlog.Request{ID: id}, read: true, wait: true}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "instances/s")
+}
