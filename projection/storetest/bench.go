@@ -22,6 +22,8 @@ func Benchmark(b *testing.B, h Harness) {
 	b.Run("Get/hit", func(b *testing.B) { benchGet(b, h, "i-%08d") })
 	b.Run("Get/miss", func(b *testing.B) { benchGet(b, h, "none-%08d") })
 	b.Run("Scan/100", func(b *testing.B) { benchScan(b, h) })
+	b.Run("Scan/one", func(b *testing.B) { benchWaiters(b, h, 0) })
+	b.Run("Scan/none", func(b *testing.B) { benchWaiters(b, h, benchRows) })
 }
 
 // transition appends to a batch what one step of an instance changes; step 0 starts it.
@@ -142,6 +144,33 @@ func benchScan(b *testing.B, h Harness) {
 		from := projection.AppendInt64(projection.AppendString([]byte{0}, "pizza"), rnd.Int64N(benchRows-200))
 		rows, _, err := p.Scan(b.Context(), projection.KindList, from, nil, 100)
 		if err != nil || len(rows) != 100 {
+			b.Fatalf("%d rows, %v", len(rows), err)
+		}
+	}
+}
+
+// benchWaiters: one operation asks who waits for a correlation key; one instance does, or
+// none.
+func benchWaiters(b *testing.B, h Harness, first int) {
+	p := benchStore(b, h)
+	prefix := func(i int) []byte {
+		return projection.AppendString(projection.AppendString(nil, "orders"), fmt.Sprintf("order-%08d", i))
+	}
+	for n := range uint64(100) {
+		batch := projection.Batch{Expected: 100 + n, New: mark(101+n, 1)}
+		for i := range benchRows / 100 {
+			key := projection.AppendUint64(prefix(i*100+int(n)), n)
+			batch.Put = append(batch.Put, projection.Row{Kind: projection.KindSubscription, Key: key, Value: []byte(`{"id":"i-00000000","run":1,"act":17}`)})
+		}
+		apply(b, p, batch)
+	}
+	rnd := rand.New(rand.NewPCG(4, 0))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		from := prefix(first + rnd.IntN(benchRows))
+		rows, _, err := p.Scan(b.Context(), projection.KindSubscription, from, projection.PrefixEnd(from), 10_000)
+		if err != nil || len(rows) > 1 || len(rows) == 0 && first == 0 {
 			b.Fatalf("%d rows, %v", len(rows), err)
 		}
 	}
