@@ -61,6 +61,7 @@ type Request struct {
 
 	Source *Source `json:"source,omitempty"` // crossing partitions
 	Mark   *Mark   `json:"mark,omitempty"`
+	At     int64   `json:"at,omitempty"` // of the event that told it
 
 	Topic   string   `json:"topic,omitempty"`
 	Key     string   `json:"key,omitempty"`

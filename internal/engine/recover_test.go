@@ -1,0 +1,79 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/eventlog/embedlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/memstore"
+)
+
+// runUntil runs an engine for the time that f takes.
+func runUntil(t *testing.T, log eventlog.Log, store projection.Store, f func(ctx context.Context, e *Engine), codes ...*Code) {
+	t.Helper()
+	e, err := New(t.Context(), Config{Log: log, Store: store, ShutdownTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range codes {
+		e.registry.add(c)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	run, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- e.Run(run) }()
+	f(ctx, e)
+	stop()
+	if err := <-done; err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+}
+
+// TestRecovery stops an engine with handlers running, then goes on with another one: from the
+// store as it was left, from an empty store, and from one that stands far back.
+func TestRecovery(t *testing.T) {
+	for _, store := range []string{"kept", "lost"} {
+		t.Run(store, func(t *testing.T) {
+			log, err := embedlog.OpenMemory(embedlog.Options{App: "test", Partitions: 4})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			s := memstore.New(projection.Identity{App: "test", Partitions: 4})
+			hang := executeCode(t, "Three", 3, func(ctx context.Context, a Attempt) (Outcome, error) {
+				if a.Path == "P/t2" {
+					<-ctx.Done()
+					return Outcome{}, context.Cause(ctx)
+				}
+				return Outcome{}, nil
+			})
+			const instances = 50
+			runUntil(t, log, s, func(ctx context.Context, e *Engine) {
+				for k := range instances {
+					id := fmt.Sprintf("i-%d", k)
+					if _, err := ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: id, Made: time.Now().UnixMilli(), Definition: "Three"}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}, hang)
+			if store == "lost" {
+				s = memstore.New(projection.Identity{App: "test", Partitions: 4})
+			}
+			quick := executeCode(t, "Three", 3, func(context.Context, Attempt) (Outcome, error) { return Outcome{}, nil })
+			runUntil(t, log, s, func(ctx context.Context, e *Engine) {
+				for k := range instances {
+					x, err := ask(ctx, e, unit{request: eventlog.Request{ID: fmt.Sprintf("i-%d", k)}, read: true, wait: true})
+					if err != nil || x.instance.Status != machine.Completed {
+						t.Fatalf("instance %d: %+v %v", k, x.instance, err)
+					}
+				}
+			}, quick)
+		})
+	}
+}
