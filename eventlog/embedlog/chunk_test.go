@@ -2,8 +2,6 @@ package embedlog
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -60,81 +58,4 @@ func FuzzChunk(f *testing.F) {
 			t.Errorf("%d records of %d without an error", len(records), count)
 		}
 	})
-}
-
-// blockingKV holds every write until it is let go.
-type blockingKV struct {
-	kv
-	arrived chan int
-	release chan struct{}
-}
-
-func (b *blockingKV) apply(ops []op, sync bool) error {
-	b.arrived <- len(ops)
-	<-b.release
-	return b.kv.apply(ops, sync)
-}
-
-// What waits while a group is written makes one group; a caller that gives up before its
-// turn writes nothing, and the others are served.
-func TestGroupCommit(t *testing.T) {
-	l, err := OpenMemory(Options{Partitions: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if err := l.EnsureTopic(t.Context(), "x", 1); err != nil {
-		t.Fatal(err)
-	}
-	store := &blockingKV{l.store, make(chan int), make(chan struct{})}
-	l.store = store
-	results := make(chan error, 10)
-	publish := func(ctx context.Context, value string) {
-		go func() {
-			results <- l.Publish(ctx, eventlog.Record{Topic: "x", Value: []byte(value)})
-		}()
-	}
-	queued := func(n int) {
-		for have := -1; have != n; {
-			l.commits.mu.Lock()
-			have = len(l.commits.queue)
-			l.commits.mu.Unlock()
-		}
-	}
-	publish(t.Context(), "a")
-	if n := <-store.arrived; n != 1 {
-		t.Fatalf("%d chunks in the first group", n)
-	}
-	cause := errors.New("given up")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	publish(ctx, "b")
-	queued(1)
-	publish(t.Context(), "c")
-	queued(2)
-	publish(t.Context(), "d")
-	queued(3)
-	cancel(cause)
-	if err := <-results; !errors.Is(err, cause) {
-		t.Fatalf("cancelled: %v", err)
-	}
-	if p := mustTopic(t, l, "x").Partitions[0]; p.End != 0 {
-		t.Fatalf("end %d before anything is durable", p.End)
-	}
-	store.release <- struct{}{}
-	if n := <-store.arrived; n != 2 {
-		t.Fatalf("%d chunks in the second group", n)
-	}
-	store.release <- struct{}{}
-	for range 3 {
-		if err := <-results; err != nil {
-			t.Fatal(err)
-		}
-	}
-	var got []string
-	for _, r := range readAll(t, l, "x", 0) {
-		got = append(got, string(r.Value))
-	}
-	if d := cmp.Diff([]string{"a", "c", "d"}, got); d != "" {
-		t.Errorf("values (-want +got):\n%s", d)
-	}
 }

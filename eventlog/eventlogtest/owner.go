@@ -3,6 +3,7 @@ package eventlogtest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -19,6 +20,8 @@ var ownerCases = []contract{
 	{"owner/refused", "RefusedError names the message; after Abort the owner goes on, and nothing of the refused transaction is visible.", ownerRefused},
 	{"owner/large-event", "An event that does not fit is ErrTooLarge and nothing of the transaction becomes visible.", ownerLargeEvent},
 	{"owner/dead-letter", "An owner may send to the application's dead-letter topic.", ownerDeadLetter},
+	{"owner/large-transaction", "A transaction of thousands of events is one.", ownerLargeTransaction},
+	{"owner/contest", "A commit that meets the Own of another is either whole and before the other's barrier, or ErrFenced and never visible.", ownerContest},
 	{"owner/many", "Owners of different partitions do not disturb each other.", ownerMany},
 }
 
@@ -259,4 +262,52 @@ func ownerMany(s *suite) {
 		got, _ := s.events(l, p)
 		s.equal(got, eventValues(numbered("e", 20)...), "events")
 	}
+}
+
+func ownerLargeTransaction(s *suite) {
+	l := s.open(1)
+	o := s.own(l, 0)
+	var want []string
+	first := int64(-1)
+	for i := range 3 {
+		names := numbered(fmt.Sprintf("part-%d-", i), 2000)
+		at := s.append(o, names...)
+		if first < 0 {
+			first = at
+		}
+		s.equal(at, first+int64(2000*i), "offset of the part")
+		want = append(want, eventValues(names...)...)
+	}
+	s.ok(o.Commit(s.ctx), "commit")
+	got, _ := s.events(l, 0)
+	s.equal(got, want, "events")
+}
+
+func ownerContest(s *suite) {
+	l := s.open(1)
+	a := s.topic(l, "a", 1)
+	var want []string // events that must be there, or not be there
+	var sent []string
+	o := s.own(l, 0)
+	for i := range 12 {
+		name := fmt.Sprint("e", i)
+		_, err := o.Append(s.ctx, bodies(name), types(1), []eventlog.Record{message(a, 0, name)})
+		s.ok(err, "append")
+		result := make(chan error, 1)
+		go func(o eventlog.Owner) { result <- o.Commit(s.ctx) }(o)
+		got, next := s.events(l, 0)
+		err = <-result
+		_ = o.Close()
+		o = next
+		switch {
+		case err == nil:
+			want = append(want, event(name))
+			sent = append(sent, name)
+		case !errors.Is(err, eventlog.ErrFenced):
+			s.Fatalf("the old owner's commit: %v", err)
+		}
+		s.equal(got, append([]string{}, want...), "events before the new owner's barrier")
+		want = append(want, event("barrier"))
+	}
+	s.equal(s.settled(l, a, 0), append([]string{}, sent...), "messages")
 }
