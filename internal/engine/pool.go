@@ -168,7 +168,7 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		}
 	}()
 	if r.Path == "" {
-		keys, err := code.Keys(j.params)
+		keys, err := correlationKeys(code, j.params)
 		if err != nil {
 			r.Error = "correlation keys: " + err.Error()
 			return r
@@ -199,7 +199,7 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		if len(out.Patch) > 0 {
 			params = machine.MergePatch(j.params, out.Patch)
 		}
-		keys, err := code.Keys(params)
+		keys, err := correlationKeys(code, params)
 		if err != nil {
 			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
 			r.Error = "correlation keys: " + err.Error()
@@ -208,6 +208,17 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		r.Keys, r.HasKeys = keys, true
 	}
 	return r
+}
+
+// correlationKeys calls the functions that give the listeners' keys.
+func correlationKeys(code *Code, params []byte) ([]eventlog.TaskKey, error) {
+	keys, err := code.Keys(params)
+	for _, k := range keys {
+		if len(k.Value) > eventlog.MaxID {
+			return nil, fmt.Errorf("the key of %s has %d bytes, at most %d are allowed", k.Path, len(k.Value), eventlog.MaxID)
+		}
+	}
+	return keys, err
 }
 
 // end ends a job that is not wanted any more.

@@ -172,6 +172,9 @@ func (t *Turn) returned(key eventlog.KeyRef, r *eventlog.Request) {
 	}
 }
 
+// deadLetterOverhead is what a dead letter's headers take, generously.
+const deadLetterOverhead = 8 << 10
+
 // deadLetter sends a message to the dead-letter topic in the transaction of the event that
 // was emitted last.
 func (t *Turn) deadLetter(key eventlog.KeyRef, m *eventlog.Message, reason, id string) {
@@ -180,6 +183,11 @@ func (t *Turn) deadLetter(key eventlog.KeyRef, m *eventlog.Message, reason, id s
 		rec.Key, rec.Value = m.Key, m.Value
 		if m.Value == nil {
 			rec.Value = m.Bytes
+		}
+		if t.MaxMessage != nil && len(rec.Key)+len(rec.Value)+deadLetterOverhead > t.MaxMessage(rec.Topic) {
+			// By reference: where it came from is in the headers.
+			rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-omitted-bytes", Value: strconv.AppendInt(nil, int64(len(rec.Value)), 10)})
+			rec.Key, rec.Value = nil, nil
 		}
 		rec.Headers = append(rec.Headers,
 			eventlog.Header{Key: "dagger-topic", Value: []byte(m.Topic)},
