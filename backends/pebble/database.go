@@ -300,6 +300,7 @@ func (p *partition) dbOptions() *cdb.Options {
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].IndexBlockSize = 256 << 10 // an index of two levels costs each seek more than it saves
 	}
 	return o
 }
