@@ -123,6 +123,9 @@ func (r *reader) read(recent []ringChunk, end int64) (records []eventlog.Record,
 	add := func(last int64, chunk []byte) bool {
 		size += len(chunk)
 		have := len(records)
+		if records == nil {
+			records = make([]eventlog.Record, 0, expected(chunk, end-next))
+		}
 		// The caller owns what it gets, and may change it.
 		records, err = decodeChunk(records, slices.Clone(chunk), r.p.topic.name, r.p.index, last, next)
 		if err != nil {
@@ -159,6 +162,15 @@ func (r *reader) read(recent []ringChunk, end int64) (records []eventlog.Record,
 		}
 	}
 	return records, err
+}
+
+// expected is how many records one call is likely to return, judged by its first chunk.
+func expected(chunk []byte, most int64) int64 {
+	t, err := readTrailer(chunk)
+	if err != nil {
+		return 0
+	}
+	return min(most, readRecords+int64(t.count), int64(t.count)*(1+readBytes/int64(len(chunk))))
 }
 
 // topicGone fails when the topic was deleted.
