@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/eventlog/kafkalog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/memstore"
+)
+
+// TestOnKafka runs three tasks on a real broker, with the store lost half-way.
+func TestOnKafka(t *testing.T) {
+	brokers := os.Getenv("KAFKA_BROKERS")
+	if brokers == "" {
+		t.Skip("KAFKA_BROKERS is not set: nothing was run against a real broker")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	app := "engine-" + uuid.NewString()[:8]
+	u, err := url.Parse("kafka://" + brokers + "/" + app + "?partitions=4&replication=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := kafkalog.Open(ctx, u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	code := executeCode(t, "Three", 3, func(context.Context, Attempt) (Outcome, error) {
+		return Outcome{Patch: json.RawMessage(`{"x":1}`)}, nil
+	})
+	for round := range 2 { // the second round has an empty store
+		s := memstore.New(projection.Identity{App: app, Partitions: 4})
+		began := time.Now()
+		runUntil(t, log, s, func(ctx context.Context, e *Engine) {
+			var wg sync.WaitGroup
+			for k := range 500 {
+				wg.Go(func() {
+					id := fmt.Sprintf("i-%d-%d", round, k)
+					if x, err := ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: id, Made: time.Now().UnixMilli(), Definition: "Three"}}); err != nil || x.answer.Answer != machine.OK {
+						t.Errorf("start %s: %+v, %v", id, x, err)
+						return
+					}
+					if x, err := ask(ctx, e, unit{request: eventlog.Request{ID: id}, read: true, wait: true}); err != nil || x.instance.Status != machine.Completed {
+						t.Errorf("wait %s: %+v, %v", id, x, err)
+					}
+				})
+			}
+			wg.Wait()
+			if x, err := ask(ctx, e, unit{request: eventlog.Request{ID: "i-0-7"}, read: true}); err != nil || x.instance.Status != machine.Completed {
+				t.Errorf("first round's instance: %+v, %v", x, err)
+			}
+		}, code)
+		t.Logf("round %d: %v", round, time.Since(began))
+	}
+}
