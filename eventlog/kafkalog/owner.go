@@ -23,6 +23,8 @@ const (
 	// answerTimeout is how long an owner waits for the brokers: longer than any transaction
 	// lives, so that nothing is gained by waiting on.
 	answerTimeout = 30 * time.Second
+	// grace is how long a call whose context ended, and Close, let the brokers answer.
+	grace = 300 * time.Millisecond
 )
 
 var errNoAnswer = errors.New("the brokers did not answer in time")
@@ -44,6 +46,7 @@ type owner struct {
 	ends      endings
 	mustAbort error // a message was refused
 	finished  error
+	ending    <-chan struct{} // closed when the last end of a transaction was answered
 	closing   sync.WaitGroup
 }
 
@@ -108,9 +111,13 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		err := o.abandon(fmt.Errorf("append: %w", context.Cause(ctx)))
-		<-b.done // nothing reads the caller's slices any more
-		return -1, err
+		if o.await(b.done) {
+			o.abortOpen()
+		} else {
+			o.log.drop(o.s.cl)
+			<-b.done // nothing reads the caller's slices any more
+		}
+		return -1, o.finish(fmt.Errorf("append: %w", context.Cause(ctx)))
 	}
 	if err := o.answers(ctx, b, len(events)); err != nil {
 		return -1, err
@@ -223,8 +230,7 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
 	o.ends.sent.Store(0)
-	ended := make(chan error, 1)
-	o.closing.Go(func() { ended <- o.s.cl.EndTransaction(ctx, try) })
+	ended := o.endTransaction(ctx, try)
 	select {
 	case err := <-ended:
 		if fenced(err) && o.ends.sent.Load() > 1 {
@@ -234,8 +240,8 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 		if err != nil {
 			return o.finish(fmt.Errorf("%s: %w", verb, o.explain(ctx, err)))
 		}
-	case <-ctx.Done():
-		return o.abandon(fmt.Errorf("%s: %w", verb, context.Cause(ctx)))
+	case <-ctx.Done(): // Close gives it a while
+		return o.finish(fmt.Errorf("%s: %w", verb, context.Cause(ctx)))
 	}
 	o.begun, o.ended = false, time.Now()
 	return nil
@@ -270,18 +276,47 @@ func (o *owner) finish(err error) error {
 	return err
 }
 
-// abandon is finish with something still in flight, which only closing the client ends.
-func (o *owner) abandon(err error) error {
-	o.log.drop(o.s.cl)
-	return o.finish(err)
+// endTransaction runs on when the context ends: a transaction that was left open would stop
+// the readers of users' topics until the brokers give it up, or the next owner comes.
+func (o *owner) endTransaction(ctx context.Context, try kgo.TransactionEndTry) <-chan error {
+	ended, done := make(chan error, 1), make(chan struct{})
+	o.ending = done
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), answerTimeout, errNoAnswer)
+	o.closing.Go(func() {
+		defer close(done)
+		defer cancel()
+		ended <- o.s.cl.EndTransaction(ctx, try)
+	})
+	return ended
+}
+
+// abortOpen starts to abort the open transaction, which Close waits for.
+func (o *owner) abortOpen() { o.endTransaction(context.Background(), kgo.TryAbort) }
+
+// await waits a little for something that usually takes milliseconds.
+func (o *owner) await(done <-chan struct{}) bool {
+	late := time.NewTimer(grace)
+	defer late.Stop()
+	select {
+	case <-done:
+		return true
+	case <-late.C:
+		return false
+	}
 }
 
 func (o *owner) Close() error {
+	if o.finished == nil {
+		o.finished = eventlog.ErrClosed
+		if o.begun {
+			o.abortOpen()
+		}
+	}
+	if o.ending != nil {
+		o.await(o.ending)
+	}
 	o.log.drop(o.s.cl)
 	o.s.wg.Wait()
 	o.closing.Wait()
-	if o.finished == nil {
-		o.finished = eventlog.ErrClosed
-	}
 	return nil
 }

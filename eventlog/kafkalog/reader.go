@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -106,6 +107,12 @@ func (r *reader) check(id kadm.TopicID, err error) error {
 
 // take adds what is at or after the next offset.
 func (r *reader) take(records []eventlog.Record, fetched []*kgo.Record) []eventlog.Record {
+	n := 0
+	for _, k := range fetched {
+		n += len(k.Headers)
+	}
+	headers := make([]eventlog.Header, 0, n) // of all
+	records = slices.Grow(records, len(fetched))
 	for _, k := range fetched {
 		if k.Offset < r.next {
 			continue
@@ -119,10 +126,11 @@ func (r *reader) take(records []eventlog.Record, fetched []*kgo.Record) []eventl
 			Key: k.Key, Value: k.Value,
 		}
 		if len(k.Headers) > 0 {
-			out.Headers = make([]eventlog.Header, len(k.Headers))
-			for i, h := range k.Headers {
-				out.Headers[i] = eventlog.Header(h)
+			at := len(headers)
+			for _, h := range k.Headers {
+				headers = append(headers, eventlog.Header(h))
 			}
+			out.Headers = headers[at:len(headers):len(headers)]
 		}
 		records = append(records, out)
 	}
