@@ -79,13 +79,15 @@ func restore(s *machine.State, base map[projection.Kind][]projection.Row) error 
 		}
 		s.AckDue[partition] = m
 	}
+	var matched []*machine.Matched
 	for _, r := range base[projection.KindMatched] {
 		m := &machine.Matched{}
 		if err := decodeRow(r.Value, m); err != nil {
 			return err
 		}
-		s.Matched[m.Msg] = m
+		matched = append(matched, m)
 	}
+	s.Restore(matched)
 	return nil
 }
 

@@ -84,7 +84,7 @@ func (o *owner) gather() {
 		o.queue = append(o.queue, unit{offset: -1, request: d.Request(), found: d.found})
 		room--
 	}
-	if msg, ok := o.fanOut(); ok {
+	if msg, ok := o.st.FanOut(); ok {
 		o.queue = append(o.queue, unit{offset: -1, request: eventlog.Request{Type: machine.FanOut, Msg: msg}})
 	}
 	add(&o.calls)
@@ -109,16 +109,6 @@ func sortedIDs(m map[string]string) []string {
 	}
 	sort.Strings(l)
 	return l
-}
-
-// fanOut is the oldest unfinished fan-out.
-func (o *owner) fanOut() (msg uint64, ok bool) {
-	for n, m := range o.st.Matched {
-		if m.Until > 0 && (!ok || n < msg) {
-			msg, ok = n, true
-		}
-	}
-	return msg, ok
 }
 
 // decide goes through the queue; what a unit told its own partition comes right after it.

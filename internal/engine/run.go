@@ -184,31 +184,22 @@ func (e *Engine) Run(ctx context.Context) error {
 	detached := context.WithoutCancel(ctx)
 	handlers, endHandlers := context.WithCancelCause(detached)
 	e.handlers = handlers
-	member, err := e.log.Join(ctx, e.log.App()+".owners", eventlog.RequestsTopic(e.log.App()))
-	if err != nil {
+	if err := e.join(ctx); err != nil {
 		endHandlers(err)
-		return fmt.Errorf("join the owners' group: %w", err)
+		e.mu.Lock()
+		e.state = isClosed
+		e.mu.Unlock()
+		return err
 	}
-	e.mu.Lock()
-	e.member = member
-	e.mu.Unlock()
 
 	owners, endOwners := context.WithCancelCause(detached)
 	var wg sync.WaitGroup
 	assign, endAssign := context.WithCancel(detached)
-	failed := make(chan error, 1)
-	wg.Go(func() {
-		if err := e.assignments(assign, owners, member); err != nil {
-			failed <- err
-		}
-	})
+	wg.Go(func() { e.assignments(assign, owners) })
 	wg.Go(func() { e.relays(owners) })
 	wg.Go(func() { e.watchHandlers(handlers) })
 
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
+	<-ctx.Done()
 	e.mu.Lock()
 	e.state = isDraining
 	e.mu.Unlock()
@@ -218,13 +209,25 @@ func (e *Engine) Run(ctx context.Context) error {
 	endAssign()
 	endOwners(ErrShutdown)
 	wg.Wait()
-	if cerr := member.Close(); cerr != nil {
-		e.logger.Debug("leave the owners' group", "err", cerr)
+	if err := e.member.Close(); err != nil {
+		e.logger.Debug("leave the owners' group", "err", err)
 	}
 	e.mu.Lock()
 	e.state = isClosed
 	e.mu.Unlock()
-	return err
+	return nil
+}
+
+// join makes this process a member of the group that shares out the partitions.
+func (e *Engine) join(ctx context.Context) error {
+	member, err := e.log.Join(ctx, e.log.App()+".owners", eventlog.RequestsTopic(e.log.App()))
+	if err != nil {
+		return fmt.Errorf("join the owners' group: %w", err)
+	}
+	e.mu.Lock()
+	e.member = member
+	e.mu.Unlock()
+	return nil
 }
 
 // drainHandlers waits for running handlers, for a time.
@@ -263,7 +266,7 @@ func (e *Engine) watchHandlers(ctx context.Context) {
 }
 
 // assignments starts and stops owners as the group says, until ctx ends; then it stops all.
-func (e *Engine) assignments(ctx, owners context.Context, member eventlog.Member) error {
+func (e *Engine) assignments(ctx, owners context.Context) {
 	type owned struct {
 		end  context.CancelCauseFunc
 		done chan struct{}
@@ -290,12 +293,20 @@ func (e *Engine) assignments(ctx, owners context.Context, member eventlog.Member
 		stop(all, ErrShutdown)
 	}()
 	for {
-		assigned, err := member.Assigned(ctx)
-		if ctx.Err() != nil {
-			return nil
+		assigned, err := e.member.Assigned(ctx)
+		for backoff := backoffMin; err != nil && ctx.Err() == nil; backoff = min(2*backoff, backoffMax) {
+			// Owners go on meanwhile: the group only assigns, fences protect.
+			e.logger.Warn("join the owners' group again", "err", err, "in", backoff)
+			sleep(ctx, backoff)
+			if cerr := e.member.Close(); cerr != nil {
+				e.logger.Debug("leave the owners' group", "err", cerr)
+			}
+			if err = e.join(ctx); err == nil {
+				assigned, err = e.member.Assigned(ctx)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("group assignment: %w", err)
+		if ctx.Err() != nil {
+			return
 		}
 		want := map[int32]bool{}
 		for _, p := range assigned {

@@ -39,6 +39,8 @@ type runner struct {
 	end      context.CancelCauseFunc
 	wg       sync.WaitGroup
 	forward  *forwarder
+	consumed []consumed
+	trimmed  int64
 	scanFrom int64     // of the due index
 	next     time.Time // when the store is brought up to date next
 }

@@ -197,6 +197,9 @@ func (r *runner) index(due int64, recovery bool) (res result) {
 		}
 		res.adopted, res.results = r.e.pool.adopt(r.partition)
 	}
+	if !recovery {
+		r.trim()
+	}
 	if due == math.MaxInt64 {
 		due--
 	}
@@ -214,6 +217,35 @@ func (r *runner) index(due int64, recovery bool) (res result) {
 	}
 	res.at = at
 	return res
+}
+
+// trimAfter is how long requests are kept after they were consumed; protocol rule 14.
+const trimAfter = time.Hour
+
+// consumed is how far the requests had been consumed at a time.
+type consumed struct {
+	at     time.Time
+	offset int64
+}
+
+// trim lets the log drop requests that were consumed an hour ago.
+func (r *runner) trim() {
+	now := time.Now()
+	r.consumed = append(r.consumed, consumed{now, r.o.st.Offset})
+	k := 0
+	for k+1 < len(r.consumed) && now.Sub(r.consumed[k+1].at) >= trimAfter {
+		k++
+	}
+	r.consumed = r.consumed[k:]
+	if c := r.consumed[0]; now.Sub(c.at) < trimAfter || c.offset <= r.trimmed {
+		return
+	}
+	topic := eventlog.RequestsTopic(r.e.log.App())
+	if err := r.e.log.DeleteRecords(r.life, topic, r.partition, r.consumed[0].offset); err != nil {
+		r.logger.Warn("delete consumed requests", "err", err) // they cost space, nothing else
+		return
+	}
+	r.trimmed = r.consumed[0].offset
 }
 
 func (r *runner) read(x opRead) (res result) {

@@ -102,8 +102,8 @@ func (t *Turn) choose(e *eventlog.Event, key eventlog.KeyRef, page []Waiter, m K
 }
 
 func (t *Turn) fanning(key eventlog.KeyRef) bool {
-	for _, m := range t.S.Matched {
-		if m.Until > 0 && m.Key == key {
+	for _, m := range t.S.fans {
+		if m.Key == key {
 			return true
 		}
 	}

@@ -403,17 +403,15 @@ func (s *State) correlation(e *eventlog.Event) {
 		s.unkeep(keyOf(e), e.Msg)
 		m := &Matched{Msg: e.Msg, Key: keyOf(e), Message: e.Message, Expires: e.Expires}
 		s.Matched[e.Msg] = m
-		m.page(e)
+		s.page(m, e)
 		s.changed(Row{Kind: RowMatched, N: e.Msg})
 	case eventlog.FanOutPage:
 		if m := s.Matched[e.Msg]; m != nil {
-			m.page(e)
+			s.page(m, e)
 			s.settleMatched(m)
 		}
 	case eventlog.DeliveriesAcked:
-		for _, msg := range s.matchedInOrder() {
-			s.acked(s.Matched[msg], e)
-		}
+		s.acked(e)
 	case eventlog.MessageReturned:
 		s.removeWaiter(e)
 		if m := s.Matched[e.Msg]; m != nil {
@@ -469,21 +467,13 @@ func (s *State) removeWaiter(e *eventlog.Event) {
 func (s *State) dropMatched(msg uint64) {
 	if s.Matched[msg] != nil {
 		delete(s.Matched, msg)
+		delete(s.fans, msg)
 		s.changed(Row{Kind: RowMatched, N: msg})
 	}
 }
 
-func (s *State) matchedInOrder() []uint64 {
-	l := make([]uint64, 0, len(s.Matched))
-	for n := range s.Matched {
-		l = append(l, n)
-	}
-	slices.Sort(l)
-	return l
-}
-
 // page adds the waiters that the event chose.
-func (m *Matched) page(e *eventlog.Event) {
+func (s *State) page(m *Matched, e *eventlog.Event) {
 	m.Chosen += e.Chosen
 	m.Local += e.Kept
 	m.After, m.Until = e.After, e.Until
@@ -491,6 +481,16 @@ func (m *Matched) page(e *eventlog.Event) {
 		if o.Request.Type == eventlog.DeliverTo {
 			m.wait(o.To, eventlog.Mark{Pos: int64(e.N), Index: index})
 		}
+	}
+	for _, w := range m.Waits {
+		if w.Mark.Pos == int64(e.N) {
+			s.unacked[w.Partition] = append(s.unacked[w.Partition], delivery{w.Mark, m.Msg})
+		}
+	}
+	if m.Until > 0 {
+		s.fans[m.Msg] = m
+	} else {
+		delete(s.fans, m.Msg)
 	}
 }
 
@@ -503,13 +503,27 @@ func (m *Matched) wait(partition int32, mark eventlog.Mark) {
 	}
 }
 
-func (s *State) acked(m *Matched, e *eventlog.Event) {
-	before := len(m.Waits)
-	m.Waits = slices.DeleteFunc(m.Waits, func(w Wait) bool {
-		return w.Partition == e.From && w.Mark.Compare(*e.Upto) <= 0
-	})
-	if len(m.Waits) < before {
-		s.settleMatched(m)
+// acked ends the waits for deliveries that their partition has decided.
+func (s *State) acked(e *eventlog.Event) {
+	l := s.unacked[e.From]
+	for len(l) > 0 && l[0].mark.Compare(*e.Upto) <= 0 {
+		m := s.Matched[l[0].msg]
+		l = l[1:]
+		if m == nil {
+			continue
+		}
+		before := len(m.Waits)
+		m.Waits = slices.DeleteFunc(m.Waits, func(w Wait) bool {
+			return w.Partition == e.From && w.Mark.Compare(*e.Upto) <= 0
+		})
+		if len(m.Waits) < before {
+			s.settleMatched(m)
+		}
+	}
+	if len(l) == 0 {
+		delete(s.unacked, e.From)
+	} else {
+		s.unacked[e.From] = l
 	}
 }
 

@@ -273,6 +273,11 @@ type State struct {
 	AckDue     map[int32]eventlog.Mark
 	Matched    map[uint64]*Matched
 
+	// Derived from Matched: fan-outs that are not finished, and for each partition the
+	// deliveries that it has not acknowledged, in order.
+	fans    map[uint64]*Matched
+	unacked map[int32][]delivery
+
 	Instances map[string]*Instance
 	Keys      map[eventlog.KeyRef]*KeyState
 
@@ -285,12 +290,45 @@ type State struct {
 	Inject func(*eventlog.Event)
 }
 
+// delivery of a message to a partition.
+type delivery struct {
+	mark eventlog.Mark
+	msg  uint64
+}
+
+// Restore puts the matched messages that a store had into an empty state.
+func (s *State) Restore(matched []*Matched) {
+	for _, m := range matched {
+		s.Matched[m.Msg] = m
+		if m.Until > 0 {
+			s.fans[m.Msg] = m
+		}
+		for _, w := range m.Waits {
+			s.unacked[w.Partition] = append(s.unacked[w.Partition], delivery{w.Mark, m.Msg})
+		}
+	}
+	for _, l := range s.unacked {
+		slices.SortFunc(l, func(a, b delivery) int { return a.mark.Compare(b.mark) })
+	}
+}
+
+// FanOut is the oldest fan-out that is not finished.
+func (s *State) FanOut() (msg uint64, ok bool) {
+	for n := range s.fans {
+		if !ok || n < msg {
+			msg, ok = n, true
+		}
+	}
+	return msg, ok
+}
+
 // NewState is the empty state of a partition.
 func NewState(partition, partitions int32) *State {
 	return &State{
 		Partition: partition, Partitions: partitions,
 		Plans: map[string]*Plan{}, Sources: map[eventlog.Source]eventlog.Mark{},
 		AckDue: map[int32]eventlog.Mark{}, Matched: map[uint64]*Matched{},
+		fans: map[uint64]*Matched{}, unacked: map[int32][]delivery{},
 		Instances: map[string]*Instance{}, Keys: map[eventlog.KeyRef]*KeyState{},
 		Changed: map[Row]struct{}{}, Frozen: map[string]string{},
 	}
