@@ -107,14 +107,16 @@ type owner struct {
 	poisoned map[string]string // instance whose decision panicked -> reason
 	poison   map[int64]string  // offset of a request that panicked without an instance -> reason
 
-	turn    *machine.Turn
-	queue   []unit
-	local   *unit // a request of the turn to its own partition
-	done    []unit
-	offset  int64 // next request after the turn
-	replies []reply
-	mended  []machine.Due
-	effects effects
+	turn   *machine.Turn
+	queue  []unit
+	local  *unit // a request of the turn to its own partition
+	done   []unit
+	offset int64 // next request after the turn
+	// requestsID is the topic that offset belongs to; the state has it once an event says so.
+	requestsID string
+	replies    []reply
+	mended     []machine.Due
+	effects    effects
 }
 
 // unit is one thing that a turn does.
@@ -222,7 +224,7 @@ func (o *owner) step(now int64, r result) op {
 		return o.orphaned(r)
 	case consuming:
 		o.inboxEnd = r.offset
-		o.st.RequestsID = r.topicID
+		o.requestsID = r.topicID
 		o.phase = ready
 		return o.loop()
 	case ready:

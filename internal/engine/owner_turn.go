@@ -287,7 +287,7 @@ func (o *owner) close() op {
 	} else if n := len(t.Events); n > 0 {
 		forwarded = t.Events[0].N - 1
 	}
-	t.Close(machine.Position{TopicID: o.st.RequestsID, Offset: o.offset, Forwarded: forwarded,
+	t.Close(machine.Position{TopicID: o.requestsID, Offset: o.offset, Forwarded: forwarded,
 		AckNow: o.ackSince > 0 && o.now >= o.ackSince+ackDelay})
 	if len(t.Events) == 0 {
 		return o.committed()

@@ -53,6 +53,7 @@ type poolJob struct {
 	result   eventlog.Request
 	hasRun   bool // reported
 	unwanted bool
+	lost     bool // its partition went elsewhere while it ran
 }
 
 func newPool(slots int, code func(string) *Code, deliver func(int32, unit)) *pool {
@@ -64,7 +65,7 @@ func (p *pool) start(ctx context.Context, partition int32, j job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	id := jobID{partition, j.key}
-	if p.jobs[id] != nil || p.closed != nil {
+	if x := p.jobs[id]; x != nil && !x.lost || p.closed != nil {
 		return
 	}
 	x := &poolJob{id: id, job: j}
@@ -139,13 +140,20 @@ func (p *pool) work(ctx context.Context) {
 		// A handler that failed because it was told to end says nothing about its task.
 		aborted := !r.OK && r.Type == eventlog.Result && (errors.Is(cause, ErrPartitionLost) || errors.Is(cause, ErrShutdown))
 		if x.unwanted || aborted {
-			delete(p.jobs, x.id)
+			p.forget(x)
 			p.mu.Unlock()
 			continue
 		}
 		x.state, x.result = jobDone, r
 		p.mu.Unlock()
 		p.deliver(x.id.partition, resultUnit(x))
+	}
+}
+
+// forget drops the job, unless the partition came back and another one took its place.
+func (p *pool) forget(x *poolJob) {
+	if p.jobs[x.id] == x {
+		delete(p.jobs, x.id)
 	}
 }
 
@@ -185,6 +193,9 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		IdempotencyKey: IdempotencyKey(r.ID, r.Run, r.Path, r.Act), Params: j.params, Message: j.message})
 	if err != nil {
 		r.Error = err.Error()
+		if errors.Is(context.Cause(ctx), ErrAttemptTimeout) {
+			r.Error = "timed out: " + r.Error
+		}
 		if t, ok := errors.AsType[TerminalError](err); ok {
 			r.Terminal = t.TerminalError()
 		}
@@ -264,9 +275,10 @@ func (p *pool) adopt(partition int32) (running []jobKey, results []unit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, x := range p.jobs {
-		if id.partition != partition || x.unwanted {
+		if id.partition != partition || x.unwanted || x.lost {
 			continue
 		}
+		x.hasRun = false // the last owner may not have recorded it
 		running = append(running, id.key)
 		if x.state == jobDone {
 			results = append(results, resultUnit(x))
@@ -292,6 +304,7 @@ func (p *pool) lost(partition int32, cause error) []eventlog.Request {
 			results = append(results, x.result)
 			delete(p.jobs, id)
 		case jobRunning:
+			x.lost = true
 			x.cancel(cause)
 		default:
 			x.unwanted = true

@@ -46,20 +46,25 @@ func TestRecovery(t *testing.T) {
 			}
 			defer log.Close()
 			s := memstore.New(projection.Identity{App: "test", Partitions: 4})
+			const instances = 50
+			hanging := make(chan string, instances)
 			hang := executeCode(t, "Three", 3, func(ctx context.Context, a Attempt) (Outcome, error) {
 				if a.Path == "P/t2" {
+					hanging <- a.Instance
 					<-ctx.Done()
 					return Outcome{}, context.Cause(ctx)
 				}
 				return Outcome{}, nil
 			})
-			const instances = 50
 			runUntil(t, log, s, func(ctx context.Context, e *Engine) {
 				for k := range instances {
 					id := fmt.Sprintf("i-%d", k)
 					if _, err := ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: id, Made: time.Now().UnixMilli(), Definition: "Three"}}); err != nil {
 						t.Fatal(err)
 					}
+				}
+				for range instances {
+					<-hanging
 				}
 			}, hang)
 			if store == "lost" {
