@@ -4,7 +4,6 @@ package engine
 // removes what it replaces from this file.
 
 import (
-	"context"
 	"errors"
 )
 
@@ -20,5 +19,3 @@ func (c *call) reply(r reply) {
 	default:
 	}
 }
-
-func (e *Engine) relays(ctx context.Context) { <-ctx.Done() }

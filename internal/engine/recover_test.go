@@ -16,7 +16,7 @@ import (
 // runUntil runs an engine for the time that f takes.
 func runUntil(t *testing.T, log eventlog.Log, store projection.Store, f func(ctx context.Context, e *Engine), codes ...*Code) {
 	t.Helper()
-	e, err := New(t.Context(), Config{Log: log, Store: store, ShutdownTimeout: time.Second})
+	e, err := New(t.Context(), Config{Log: log, Store: store, ShutdownTimeout: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
