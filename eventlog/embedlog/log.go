@@ -2,6 +2,7 @@ package embedlog
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"sync"
 	"time"
@@ -31,6 +32,10 @@ type Options struct {
 	// Memory keeps the data of OpenMemory, so that it can be opened again after Close;
 	// nil = a new one.
 	Memory *Memory
+	// Now is the clock that stamps records; nil = time.Now.
+	Now func() time.Time
+	// NewID makes the ids of new topics, no two alike; nil = at random.
+	NewID func() string
 }
 
 // Memory is the data of a log in memory.
@@ -48,6 +53,7 @@ type Log struct {
 	store     kv
 	lock      *dirLock
 	now       func() time.Time
+	newID     func() string
 
 	events *topic
 
@@ -114,12 +120,18 @@ func (o Options) withDefaults() Options {
 	if o.MaxRecord == 0 {
 		o.MaxRecord = DefaultMaxRecord
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.NewID == nil {
+		o.NewID = rand.Text
+	}
 	return o
 }
 
 func open(ctx context.Context, store kv, lock *dirLock, o Options) (*Log, error) {
 	l := &Log{
-		app: o.App, url: o.URL, maxRecord: o.MaxRecord, store: store, lock: lock, now: time.Now,
+		app: o.App, url: o.URL, maxRecord: o.MaxRecord, store: store, lock: lock, now: o.Now, newID: o.NewID,
 		topics: map[string]*topic{}, creating: make(chan struct{}, 1),
 		closing: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -152,11 +164,14 @@ func (l *Log) prepare(ctx context.Context, partitions int32) error {
 	if l.parts == 0 {
 		l.parts = eventlog.DefaultPartitions
 	}
-	for name, n := range map[string]int32{
-		eventlog.RequestsTopic(l.app): l.parts, eventlog.EventsTopic(l.app): l.parts,
-		eventlog.DefinitionsTopic(l.app): 1, eventlog.DeadLetterTopic(l.app): 1,
+	for _, own := range []struct {
+		name       string
+		partitions int32
+	}{
+		{eventlog.RequestsTopic(l.app), l.parts}, {eventlog.EventsTopic(l.app), l.parts},
+		{eventlog.DefinitionsTopic(l.app), 1}, {eventlog.DeadLetterTopic(l.app), 1},
 	} {
-		if err := l.EnsureTopic(ctx, name, n); err != nil {
+		if err := l.EnsureTopic(ctx, own.name, own.partitions); err != nil {
 			return err
 		}
 	}

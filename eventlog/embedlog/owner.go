@@ -98,6 +98,7 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 			return 0, o.finish(fmt.Errorf("append event to %s: %w: %d bytes, %d fit", o.p, eventlog.ErrTooLarge, n, o.log.maxRecord))
 		}
 	}
+	// Refused before anything is staged (protocol rule 9).
 	to := make([]*partition, len(records))
 	for i := range records {
 		p, err := o.log.place(&records[i])

@@ -2,7 +2,6 @@ package embedlog
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"sync"
@@ -249,7 +248,7 @@ func (l *Log) EnsureTopic(ctx context.Context, name string, partitions int32) er
 	if _, err := l.topic(name); err == nil {
 		return nil
 	}
-	t := &topic{name: name, topicInfo: topicInfo{Number: l.nextTopic, ID: rand.Text(), Partitions: partitions}}
+	t := &topic{name: name, topicInfo: topicInfo{Number: l.nextTopic, ID: l.newID(), Partitions: partitions}}
 	for i := range partitions {
 		t.parts = append(t.parts, &partition{topic: t, index: i})
 	}
