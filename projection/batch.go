@@ -31,7 +31,7 @@ func (b Batch) Check() error {
 // Settles says what Apply has to do with a batch that passed Check, when the partition stands
 // at have: write it (apply), or nothing because it was applied already (false, nil), or
 // nothing because it doesn't fit: ErrFenced or a *WatermarkError. have.Epoch is the epoch
-// that acquired the partition last.
+// that acquired the partition last. Protocol rule 25.
 func (b Batch) Settles(have Watermark) (apply bool, err error) {
 	switch {
 	case b.New.Epoch != have.Epoch:

@@ -100,6 +100,10 @@ func killAfter(t *testing.T, dir, noWAL string, batches int) uint64 {
 			last = n
 		}
 		if batches--; batches == 0 {
+			_, err := Open(t.Context(), dir, storetest.Identity, Options{})
+			if !errors.Is(err, projection.ErrInUse) || !strings.HasSuffix(err.Error(), fmt.Sprintf("in use by pid %d", cmd.Process.Pid)) {
+				t.Errorf("open while pid %d has it: %v", cmd.Process.Pid, err)
+			}
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}

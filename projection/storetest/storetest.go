@@ -72,6 +72,7 @@ var groups = []struct {
 	{"DropWhileReading", testDropWhileReading},
 	{"DumpsAreEqual", testDumpsAreEqual},
 	{"Readers", testReaders},
+	{"Lifetimes", testLifetimes},
 	{"Damage", testDamage},
 	{"Cancelled", testCancelled},
 	{"Closed", testClosed},
