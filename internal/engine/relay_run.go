@@ -1,0 +1,292 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+// errRelayStopped: a relay can't go on without losing or repeating messages; it says so each
+// minute until an operator has acted. Protocol rule 18.
+var errRelayStopped = errors.New("engine: relay stopped")
+
+// relays runs a relay for each topic and key name that this process has the key function
+// of, and follows the definitions of other workers, until ctx ends.
+func (e *Engine) relays(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { e.followDefinitions(ctx) })
+	started := map[TopicKey]bool{}
+	for {
+		changed := e.registry.changes()
+		for _, s := range e.registry.relays() {
+			if !started[s.TopicKey] {
+				started[s.TopicKey] = true
+				wg.Go(func() { e.relayGroup(ctx, s.TopicKey) })
+			}
+		}
+		e.pool.unpark(e.handlers)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// followDefinitions reads what other workers register.
+func (e *Engine) followDefinitions(ctx context.Context) {
+	for backoff := backoffMin; ; backoff = min(2*backoff, backoffMax) {
+		err := e.registry.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		e.logger.Warn("follow definitions", "err", err, "in", backoff)
+		sleep(ctx, backoff)
+	}
+}
+
+// follow reads the definitions topic until ctx ends.
+func (r *registry) follow(ctx context.Context) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	err := r.refresh(ctx)
+	next := r.next
+	<-r.turn
+	if err != nil {
+		return err
+	}
+	reader, err := r.e.log.Read(ctx, eventlog.DefinitionsTopic(r.e.log.App()), 0, next, "", eventlog.ReadCommitted)
+	if err != nil {
+		return fmt.Errorf("read definitions: %w", err)
+	}
+	defer reader.Close()
+	for {
+		records, _, err := reader.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("read definitions: %w", err)
+		}
+		r.take(records)
+	}
+}
+
+// relayGroup is a member of the relay's group until ctx ends.
+func (e *Engine) relayGroup(ctx context.Context, tk TopicKey) {
+	logger := e.logger.With("topic", tk.Topic, "key", tk.Key)
+	for backoff := backoffMin; ; backoff = min(2*backoff, backoffMax) {
+		began := time.Now()
+		err := e.relayMember(ctx, tk, logger)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			backoff = backoffMin
+		}
+		logger.Warn("relay's group", "err", err, "in", backoff)
+		sleep(ctx, backoff)
+	}
+}
+
+// relayMember relays the partitions that the group assigns until ctx ends or the membership
+// does.
+func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logger) error {
+	group := e.log.App() + ".relay." + tk.Topic + "." + tk.Key
+	member, err := e.log.Join(ctx, group, tk.Topic)
+	if err != nil {
+		return fmt.Errorf("join group %s: %w", group, err)
+	}
+	defer func() {
+		if err := member.Close(); err != nil {
+			logger.Debug("leave group", "err", err)
+		}
+	}()
+	type running struct {
+		end  context.CancelCauseFunc
+		done chan struct{}
+	}
+	current := map[int32]running{}
+	stop := func(partitions []int32, cause error) {
+		for _, p := range partitions {
+			current[p].end(cause)
+		}
+		for _, p := range partitions {
+			<-current[p].done
+			delete(current, p)
+		}
+	}
+	defer func() {
+		var all []int32
+		for p := range current {
+			all = append(all, p)
+		}
+		stop(all, ErrShutdown)
+	}()
+	for {
+		assigned, err := member.Assigned(ctx)
+		if err != nil {
+			return fmt.Errorf("assignment of group %s: %w", group, err)
+		}
+		want := map[int32]bool{}
+		for _, p := range assigned {
+			want[p] = true
+		}
+		var gone []int32
+		for p := range current {
+			if !want[p] {
+				gone = append(gone, p)
+			}
+		}
+		stop(gone, ErrPartitionLost)
+		for p := range want {
+			if _, has := current[p]; has {
+				continue
+			}
+			life, end := context.WithCancelCause(ctx)
+			x := running{end, make(chan struct{})}
+			current[p] = x
+			go func() { // waited for by stop
+				defer close(x.done)
+				e.relayPartition(life, member, tk, p, logger.With("partition", p))
+			}()
+		}
+	}
+}
+
+// relayPartition drives the relay of one partition until ctx ends.
+func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk TopicKey, partition int32, logger *slog.Logger) {
+	d := &relayDriver{e: e, member: member, logger: logger, r: &relay{app: e.log.App(), tk: tk, partition: partition, partitions: e.log.Partitions()}}
+	defer d.close()
+	backoff := backoffMin
+	var last relayOp
+	var res relayResult
+	for ctx.Err() == nil {
+		if spec, ok := e.registry.relay(tk); ok {
+			d.r.ttl, d.r.keys = spec.ttl, spec.keys
+		}
+		last = d.r.step(last, res)
+		res = d.do(ctx, last)
+		switch f := last.(type) {
+		case relayFail:
+			if ctx.Err() != nil {
+				return
+			}
+			wait := backoff
+			if errors.Is(f.err, errRelayStopped) {
+				wait = time.Minute
+				logger.Error("messages are not delivered", "err", f.err)
+			} else {
+				logger.Warn("relay starts again", "err", f.err, "in", wait)
+			}
+			sleep(ctx, wait)
+			backoff = min(2*backoff, backoffMax)
+		case relayCommit:
+			if res.err == nil {
+				backoff = backoffMin
+			}
+		}
+	}
+}
+
+// relayDriver does what a relay asks for.
+type relayDriver struct {
+	e         *Engine
+	r         *relay
+	member    eventlog.Member
+	logger    *slog.Logger
+	publisher eventlog.Publisher
+	reader    eventlog.Reader
+}
+
+func (d *relayDriver) do(ctx context.Context, op relayOp) (res relayResult) {
+	switch x := op.(type) {
+	case relayOpen:
+		res.topicID, res.err = d.open(ctx)
+	case relayRead:
+		if res.records, res.next, res.err = d.reader.Next(ctx); errors.Is(res.err, eventlog.ErrOffsetGone) || errors.Is(res.err, eventlog.ErrTopicChanged) {
+			res.err = fmt.Errorf("%w: %w", errRelayStopped, res.err)
+		}
+	case relayPublish:
+		res.err = d.publisher.Publish(ctx, x.records...)
+	case relayCommit:
+		res.err = d.member.Commit(ctx, d.r.partition, x.offset)
+	case relayFail:
+		d.close()
+	}
+	return res
+}
+
+// open begins at the committed offset, or where the definitions say; protocol rule 18.
+func (d *relayDriver) open(ctx context.Context) (topicID string, err error) {
+	d.close()
+	name, p, log := d.r.tk.Topic, d.r.partition, d.e.log
+	topic, err := log.Topic(ctx, name)
+	if err != nil {
+		return "", fmt.Errorf("describe topic: %w", err)
+	}
+	if int(p) >= len(topic.Partitions) {
+		return "", fmt.Errorf("%w: topic %s has no partition %d", errRelayStopped, name, p)
+	}
+	start, known := d.e.registry.startOf(d.r.tk, topic.ID, p)
+	if !known {
+		return "", fmt.Errorf("%w: topic %s has id %s, which no registered definition knows: it was deleted and created again; register a new version of the definition to start with the new one", errRelayStopped, name, topic.ID)
+	}
+	from, err := d.member.Committed(ctx, p)
+	if err != nil {
+		return "", fmt.Errorf("read group offset: %w", err)
+	}
+	if from < 0 {
+		from = start
+	}
+	have := topic.Partitions[p]
+	if from < have.Start {
+		return "", fmt.Errorf("%w: the next message is at offset %d of %s, which begins at %d now: messages %d to %d are lost; set the group's offset to accept that", errRelayStopped, from, name, have.Start, from, have.Start-1)
+	}
+	if from > have.End {
+		return "", fmt.Errorf("%w: the group's offset %d is beyond the end %d of %s", errRelayStopped, from, have.End, name)
+	}
+	if err := d.limits(ctx); err != nil {
+		return "", err
+	}
+	if d.publisher, err = log.Publisher(ctx); err != nil {
+		return "", fmt.Errorf("open publisher: %w", err)
+	}
+	if d.reader, err = log.Read(ctx, name, p, from, topic.ID, eventlog.ReadCommitted); err != nil {
+		return "", fmt.Errorf("read %s: %w", name, err)
+	}
+	return topic.ID, nil
+}
+
+func (d *relayDriver) limits(ctx context.Context) error {
+	requests, err := d.e.log.Topic(ctx, eventlog.RequestsTopic(d.e.log.App()))
+	if err != nil {
+		return fmt.Errorf("describe the requests topic: %w", err)
+	}
+	dead, err := d.e.log.Topic(ctx, eventlog.DeadLetterTopic(d.e.log.App()))
+	if err != nil {
+		return fmt.Errorf("describe the dead-letter topic: %w", err)
+	}
+	d.r.maxRequest, d.r.maxDead = deliverLimit(requests.MaxRecord, d.e.maxEvent), dead.MaxRecord
+	return nil
+}
+
+// close ends publisher and reader; nothing more is sent with that publisher.
+func (d *relayDriver) close() {
+	if d.publisher != nil {
+		if err := d.publisher.Close(); err != nil {
+			d.logger.Debug("close publisher", "err", err)
+		}
+		d.publisher = nil
+	}
+	if d.reader != nil {
+		if err := d.reader.Close(); err != nil {
+			d.logger.Debug("close reader", "err", err)
+		}
+		d.reader = nil
+	}
+}
