@@ -21,6 +21,7 @@ type Engine struct {
 	store      projection.Store
 	logger     *slog.Logger
 	registry   *registry
+	followers  *followers
 	pool       *pool
 	eventsID   string
 	maxEvent   int
@@ -71,6 +72,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e.eventsID, e.maxEvent = topic.ID, topic.MaxRecord
 	e.maxMessage = e.limitOf
+	e.followers = newFollowers(e.log, e.eventsID)
 	if e.registry, err = newRegistry(e); err != nil {
 		return nil, err
 	}
@@ -341,10 +343,12 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 // Close makes every call fail. It is for an engine whose Run has returned or was not called.
 func (e *Engine) Close() error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	if e.state == isRunning || e.state == isDraining {
+		e.mu.Unlock()
 		return errors.New("engine: Close while Run works; end its context first")
 	}
 	e.state = isClosed
+	e.mu.Unlock()
+	e.followers.close()
 	return nil
 }

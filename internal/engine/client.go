@@ -1,0 +1,285 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// errMoved: the partition is elsewhere now, or will be; what was asked may have been applied.
+var errMoved = errors.New("engine: the partition moved to another worker")
+
+// call is somebody who waits for a reply.
+type call struct{ done chan reply }
+
+func newCall() *call { return &call{make(chan reply, 1)} }
+
+// reply answers and never blocks; the first reply counts.
+func (c *call) reply(r reply) {
+	select {
+	case c.done <- r:
+	default:
+	}
+}
+
+// requestID is a UUID of version 7: its first 48 bits are the time.
+func requestID(now time.Time) string {
+	var u [16]byte
+	_, _ = rand.Read(u[:]) // never fails
+	ms := uint64(now.UnixMilli())
+	for k := range 6 {
+		u[k] = byte(ms >> (40 - 8*k))
+	}
+	u[6], u[8] = u[6]&0x0f|0x70, u[8]&0x3f|0x80
+	var s [36]byte
+	hex.Encode(s[0:8], u[0:4])
+	hex.Encode(s[9:13], u[4:6])
+	hex.Encode(s[14:18], u[6:8])
+	hex.Encode(s[19:23], u[8:10])
+	hex.Encode(s[24:36], u[10:16])
+	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
+	return string(s[:])
+}
+
+// Call asks an instance for something and waits for the answer. It fills V, and Request and
+// Made where they are empty; to ask again after an error, give the same request again: it is
+// decided once. The partition's owner in this process is asked at once; for another owner the
+// request is appended to <app>.requests and the answer is read in the events. When Run has
+// not been called the request is appended and the answer is empty. After an error or when ctx
+// ends, the request may have been applied or may still be.
+func (e *Engine) Call(ctx context.Context, r *eventlog.Request) (Answer, error) {
+	if !r.Type.IsCall() {
+		return Answer{}, fmt.Errorf("engine: %q is no call", r.Type)
+	}
+	if err := eventlog.ValidateID(r.ID); err != nil {
+		return Answer{}, fmt.Errorf("engine: instance: %w", err)
+	}
+	r.V = 1
+	now := time.Now()
+	if r.Request == "" {
+		r.Request = requestID(now)
+	} else if err := eventlog.ValidateID(r.Request); err != nil {
+		return Answer{}, fmt.Errorf("engine: request: %w", err)
+	}
+	if r.Made == 0 {
+		r.Made = now.UnixMilli()
+	}
+	partition := eventlog.PartitionOf(r.ID, e.log.Partitions())
+	x, err := e.ask(ctx, partition, unit{request: *r, offset: -1})
+	switch {
+	case err == nil:
+		return x.answer, nil
+	case !errors.Is(err, errMoved):
+		return Answer{}, err
+	}
+	return e.callRemote(ctx, partition, r)
+}
+
+// ask puts a call or read to the owner in this process; errMoved when it is elsewhere.
+func (e *Engine) ask(ctx context.Context, partition int32, u unit) (reply, error) {
+	e.mu.Lock()
+	state, owner := e.state, e.runners[partition]
+	e.mu.Unlock()
+	if state == isClosed {
+		return reply{}, ErrClosed
+	}
+	if owner == nil {
+		return reply{}, errMoved
+	}
+	c := newCall()
+	u.token = c
+	if !owner.submit(u) {
+		return reply{}, errMoved
+	}
+	select {
+	case x := <-c.done:
+		return x, x.err
+	case <-ctx.Done():
+		return reply{}, context.Cause(ctx)
+	}
+}
+
+// callRemote appends a call to the requests topic and waits for the event that answers it.
+func (e *Engine) callRemote(ctx context.Context, partition int32, r *eventlog.Request) (Answer, error) {
+	value, err := eventlog.AppendRequest(nil, r)
+	if err != nil {
+		return Answer{}, fmt.Errorf("encode request: %w", err)
+	}
+	record := eventlog.Record{Topic: eventlog.RequestsTopic(e.log.App()), Partition: partition, Key: []byte(r.PartitionKey()), Value: value}
+	if !e.running() {
+		return Answer{}, e.publishCall(ctx, record)
+	}
+	s, err := e.followers.subscribe(ctx, partition, r.ID)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer s.close()
+	if err := e.publishCall(ctx, record); err != nil {
+		return Answer{}, err
+	}
+	return e.awaitAnswer(ctx, partition, r, s)
+}
+
+func (e *Engine) publishCall(ctx context.Context, record eventlog.Record) error {
+	if err := e.log.Publish(ctx, record); err != nil {
+		return fmt.Errorf("append request: %w", err)
+	}
+	return nil
+}
+
+// unansweredAfter is how long an answer may take before a call looks whether its request was
+// consumed without an event of its own, as one that was decided before is.
+const unansweredAfter = time.Second
+
+func (e *Engine) awaitAnswer(ctx context.Context, partition int32, r *eventlog.Request, s *subscription) (Answer, error) {
+	look := time.NewTimer(unansweredAfter)
+	defer look.Stop()
+	for {
+		select {
+		case <-s.more:
+		case <-look.C:
+			topic, err := e.log.Topic(ctx, eventlog.RequestsTopic(e.log.App()))
+			if err != nil {
+				return Answer{}, fmt.Errorf("describe the requests topic: %w", err)
+			}
+			s.await(topic.ID, topic.Partitions[partition].End)
+			continue
+		case <-ctx.Done():
+			return Answer{}, context.Cause(ctx)
+		}
+		events, passed, err := s.take()
+		for _, ev := range events {
+			if a, ok := answerOf(ev, r); ok {
+				return a, nil
+			}
+		}
+		switch {
+		case err != nil:
+			return Answer{}, err
+		case passed:
+			return e.answerBefore(ctx, partition, r)
+		}
+	}
+}
+
+// answerOf is the answer that an event gives to a call.
+func answerOf(ev *eventlog.Event, r *eventlog.Request) (Answer, bool) {
+	if ev.ID == r.ID && ev.Request == r.Request && ev.Seq > 0 {
+		run := ev.Run
+		if ev.Type == eventlog.InstanceStarted {
+			run = ev.N
+		}
+		return Answer{Answer: machine.OK, Run: run}, true
+	}
+	if ev.Pos != nil {
+		for _, f := range ev.Pos.Refused {
+			if f.ID == r.ID && f.Request == r.Request {
+				return Answer{Answer: f.Answer, Run: 0}, true
+			}
+		}
+	}
+	return Answer{}, false
+}
+
+// answerBefore finds the answer of a call that was decided before, in the events of the time
+// for which answers are remembered. Where there is none it was not applied: protocol rule 8.
+func (e *Engine) answerBefore(ctx context.Context, partition int32, r *eventlog.Request) (a Answer, err error) {
+	const memory = 26 * time.Hour
+	name := eventlog.EventsTopic(e.log.App())
+	offsets, err := e.log.OffsetAt(ctx, name, time.Now().Add(-memory))
+	if err != nil {
+		return Answer{}, fmt.Errorf("find the events of the last day: %w", err)
+	}
+	found, at := false, int64(0)
+	sc := scan{log: e.log, partition: partition, topicID: e.eventsID, id: r.ID, from: offsets[partition]}
+	err = sc.run(ctx, func(ev *eventlog.Event, _ int64) bool {
+		at = ev.At
+		if x, ok := answerOf(ev, r); ok {
+			a, found = x, true
+		}
+		return !found
+	})
+	switch {
+	case err != nil || found:
+		return a, err
+	case r.Made > max(at, time.Now().UnixMilli()):
+		return Answer{Answer: machine.Ahead}, nil
+	}
+	return Answer{Answer: machine.Expired}, nil
+}
+
+// Get returns the instance as its owner has it, or as the log has it when the owner is
+// another process. ErrNotFound when the id never ran.
+func (e *Engine) Get(ctx context.Context, id string) (*machine.Instance, error) {
+	return e.see(ctx, id, false)
+}
+
+// Wait returns the instance when its current run has ended. ErrNotFound when the id never
+// ran.
+func (e *Engine) Wait(ctx context.Context, id string) (*machine.Instance, error) {
+	return e.see(ctx, id, true)
+}
+
+func (e *Engine) see(ctx context.Context, id string, wait bool) (*machine.Instance, error) {
+	if err := eventlog.ValidateID(id); err != nil {
+		return nil, fmt.Errorf("engine: instance: %w", err)
+	}
+	partition := eventlog.PartitionOf(id, e.log.Partitions())
+	for {
+		x, err := e.ask(ctx, partition, unit{request: eventlog.Request{ID: id}, offset: -1, read: true, wait: wait})
+		switch {
+		case err == nil:
+			return x.instance, nil
+		case !errors.Is(err, errMoved):
+			return nil, err
+		}
+		if !wait {
+			f := newFold(e.log.Partitions(), id)
+			if err := f.catchUp(ctx, e.log, e.store, e.eventsID, 0); err != nil {
+				return nil, err
+			}
+			return f.instance()
+		}
+		return e.waitRemote(ctx, partition, id)
+	}
+}
+
+// waitRemote follows an instance of another owner until its run has ended.
+func (e *Engine) waitRemote(ctx context.Context, partition int32, id string) (*machine.Instance, error) {
+	s, err := e.followers.subscribe(ctx, partition, id)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	f := newFold(e.log.Partitions(), id)
+	// What stands before the subscription's beginning is read here, the rest comes by it.
+	if err := f.catchUp(ctx, e.log, e.store, e.eventsID, s.from); err != nil {
+		return nil, err
+	}
+	for {
+		i, err := f.instance()
+		if err != nil || i.Terminal() {
+			return i, err
+		}
+		select {
+		case <-s.more:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		events, _, err := s.take()
+		for _, ev := range events {
+			if err := f.event(ev); err != nil {
+				return nil, err
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
