@@ -147,6 +147,54 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
+// Damage in the middle of the write-ahead log, and an end of it that is missing although it
+// was acknowledged, are refused; after that is accepted the rest is there.
+func TestDamagedWAL(t *testing.T) {
+	for name, damage := range map[string]func([]byte) []byte{
+		"flipped": func(b []byte) []byte { b[80_000] ^= 0xff; return b },
+		"cut":     func(b []byte) []byte { return b[:80_000] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l, err := Open(t.Context(), dir, Options{Partitions: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 200 {
+				if err := l.Publish(t.Context(), eventlog.Record{Topic: eventlog.RequestsTopic("dagger"), Value: randomJSON(1000)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = l.Close()
+			logs, _ := filepath.Glob(filepath.Join(dir, "*.log"))
+			for _, name := range logs {
+				b, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(name, damage(b), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if l, err = Open(t.Context(), dir, Options{}); err == nil {
+				_ = l.Close()
+				t.Fatal("a log that lost what it had acknowledged opens")
+			}
+			t.Log(err)
+			if err := os.Remove(filepath.Join(dir, markFile)); err != nil {
+				t.Fatal(err)
+			}
+			if l, err = Open(t.Context(), dir, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if n := len(readAll(t, l, eventlog.RequestsTopic("dagger"), 0)); n < 50 || n >= 200 {
+				t.Errorf("%d records are left", n)
+			}
+		})
+	}
+}
+
 func randomJSON(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {

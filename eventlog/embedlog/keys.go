@@ -5,6 +5,7 @@ import "encoding/binary"
 // Kinds of rows, the first byte of a key.
 const (
 	chunkRow  = 'c' // topic number, partition, offset of the last record -> chunk
+	countRow  = 'k' // -> number of commits; see mark
 	groupRow  = 'g' // topic number, partition, group -> committed offset
 	nextRow   = 'n' // -> next topic number
 	epochRow  = 'o' // topic number, partition -> epoch of the owner

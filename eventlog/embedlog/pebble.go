@@ -15,6 +15,8 @@ import (
 type pebbleKV struct {
 	db     *pebble.DB
 	broken *brokenLogger
+	mark   *mark
+	count  int64 // durable commits; synced applies come one at a time
 }
 
 func openPebble(dir string, fs vfs.FS) (*pebbleKV, error) {
@@ -52,7 +54,17 @@ func openPebble(dir string, fs vfs.FS) (*pebbleKV, error) {
 	if err != nil {
 		return nil, oneLine(err)
 	}
-	return &pebbleKV{db: db, broken: broken}, nil
+	p := &pebbleKV{db: db, broken: broken}
+	v, err := p.get([]byte{countRow})
+	if err == nil {
+		p.count = readInt(v)
+		p.mark, err = openMark(fs, dir, p.count)
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return p, nil
 }
 
 func (p *pebbleKV) apply(ops []op, sync bool) error {
@@ -82,11 +94,21 @@ func (p *pebbleKV) apply(ops []op, sync bool) error {
 	how := pebble.NoSync
 	if sync {
 		how = pebble.Sync
+		if err := b.Set([]byte{countRow}, appendInt(p.count+1), nil); err != nil {
+			return oneLine(err)
+		}
 	}
 	if err := b.Commit(how); err != nil {
 		return oneLine(err)
 	}
-	return p.broken.err()
+	if err := p.broken.err(); err != nil {
+		return err
+	}
+	if sync {
+		p.count++
+		p.mark.write(p.count)
+	}
+	return nil
 }
 
 func (p *pebbleKV) get(key []byte) ([]byte, error) {
@@ -137,6 +159,7 @@ func (p *pebbleKV) last(lower, upper []byte) (key, value []byte, err error) {
 }
 
 func (p *pebbleKV) close() error {
+	p.mark.close()
 	return oneLine(p.db.Close())
 }
 
