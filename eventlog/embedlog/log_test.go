@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/godagger/dagger/eventlog"
 )
 
@@ -93,5 +95,53 @@ func TestURLs(t *testing.T) {
 		if l, err := eventlog.Open(t.Context(), url); err == nil {
 			t.Errorf("%s: opened %v", url, l.URL())
 		}
+	}
+}
+
+// Events can be published (by a copy of a log) only while the partition has no owner, whose
+// offsets would be wrong otherwise.
+func TestPublishEvents(t *testing.T) {
+	l, err := OpenMemory(Options{Partitions: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	o, err := l.Own(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := eventlog.Record{Topic: eventlog.EventsTopic("dagger"), Value: []byte("{}")}
+	if err := l.Publish(t.Context(), record); err == nil {
+		t.Error("published to a partition that has an owner")
+	}
+	record.Partition = 1
+	if err := l.Publish(t.Context(), record); err != nil {
+		t.Error(err)
+	}
+	_ = o.Close()
+	record.Partition = 0
+	if err := l.Publish(t.Context(), record); err != nil {
+		t.Error(err)
+	}
+}
+
+// Runs with a given clock and given ids are alike, byte for byte.
+func TestRepeatable(t *testing.T) {
+	run := func() map[string][]pair {
+		memory, n := &Memory{}, 0
+		l, err := OpenMemory(Options{Partitions: 2, Memory: memory,
+			Now:   func() time.Time { return time.UnixMilli(1_700_000_000_000) },
+			NewID: func() string { n++; return string(rune('a' + n)) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if err := l.Publish(t.Context(), eventlog.Record{Topic: eventlog.RequestsTopic("dagger"), Partition: -1, Value: []byte("v")}); err != nil {
+			t.Fatal(err)
+		}
+		return memory.kv.groups
+	}
+	if d := cmp.Diff(run(), run(), cmp.AllowUnexported(pair{})); d != "" {
+		t.Error(d)
 	}
 }
