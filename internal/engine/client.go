@@ -231,23 +231,20 @@ func (e *Engine) see(ctx context.Context, id string, wait bool) (*machine.Instan
 		return nil, fmt.Errorf("engine: instance: %w", err)
 	}
 	partition := eventlog.PartitionOf(id, e.log.Partitions())
-	for {
-		x, err := e.ask(ctx, partition, unit{request: eventlog.Request{ID: id}, offset: -1, read: true, wait: wait})
-		switch {
-		case err == nil:
-			return x.instance, nil
-		case !errors.Is(err, errMoved):
-			return nil, err
-		}
-		if !wait {
-			f := newFold(e.log.Partitions(), id)
-			if err := f.catchUp(ctx, e.log, e.store, e.eventsID, 0); err != nil {
-				return nil, err
-			}
-			return f.instance()
-		}
+	x, err := e.ask(ctx, partition, unit{request: eventlog.Request{ID: id}, offset: -1, read: true, wait: wait})
+	switch {
+	case err == nil:
+		return x.instance, nil
+	case !errors.Is(err, errMoved):
+		return nil, err
+	case wait:
 		return e.waitRemote(ctx, partition, id)
 	}
+	f := newFold(e.log.Partitions(), id)
+	if err := f.catchUp(ctx, e.log, e.store, e.eventsID, 0); err != nil {
+		return nil, err
+	}
+	return f.instance()
 }
 
 // waitRemote follows an instance of another owner until its run has ended.
