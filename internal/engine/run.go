@@ -191,6 +191,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.mu.Lock()
 		e.state = isClosed
 		e.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 
