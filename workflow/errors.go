@@ -28,6 +28,8 @@ var (
 	// ErrExpired: the call reached its instance so late that it can't be told whether it was
 	// applied before. It was not applied now; look at the instance.
 	ErrExpired = errors.New("workflow: call came too late")
+	// ErrBusy: too much is waiting in the instance's partition. Try again later.
+	ErrBusy = errors.New("workflow: too much work is waiting")
 	// ErrClosed: the engine was closed.
 	ErrClosed = errors.New("workflow: engine is closed")
 )

@@ -1,0 +1,84 @@
+package workflow
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// The pair that a zero Config opens.
+const (
+	defaultLog   = "file:dagger-data/log"
+	defaultStore = "pebble:dagger-data/store"
+)
+
+// Config says what an engine runs on. Every field's zero value works.
+type Config struct {
+	// Log is the URL of the log, e.g. kafka://localhost:9092/pizza; "" is
+	// file:dagger-data/log. Its driver must be linked, by a blank import of
+	// eventlog/kafkalog or eventlog/embedlog.
+	Log string
+	// Store is the URL of the store; "" is pebble:dagger-data/store, or mem: with the log
+	// mem:. Its driver must be linked, by a blank import of backends/all or of one backend.
+	Store string
+	// OpenedLog and OpenedStore are used instead of opening Log and Store. They are not
+	// closed with the engine. A log may serve a program and its engine; a store serves one.
+	OpenedLog   eventlog.Log
+	OpenedStore projection.Store
+
+	Logger  *slog.Logger // nil: slog.Default()
+	Worker  string       // name of this process in the log; "" = host and process id
+	Address string       // where this process can be asked; "" = nowhere
+
+	Slots           int           // handlers that run at once; 0 = 256
+	TriggerInterval time.Duration // between two looks for work that memory forgot; 0 = 60 s
+	MaxPerTrigger   int           // timers that one look starts in a partition; 0 = 1,000
+	ProjectInterval time.Duration // how long the store may be behind while there is work; 0 = 200 ms
+	CacheBytes      int64         // instances in memory; 0 = 256 MiB
+	ShutdownTimeout time.Duration // how long handlers may go on after Run was told to end; 0 = 25 s
+}
+
+// validate tells all mistakes.
+func (c *Config) validate() error {
+	var mistakes []error
+	mistake := func(format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("open engine: "+format, args...))
+	}
+	if c.Log != "" && c.OpenedLog != nil {
+		mistake("Log and OpenedLog exclude each other")
+	}
+	if c.Store != "" && c.OpenedStore != nil {
+		mistake("Store and OpenedStore exclude each other")
+	}
+	for name, n := range map[string]int64{"Slots": int64(c.Slots), "MaxPerTrigger": int64(c.MaxPerTrigger), "CacheBytes": c.CacheBytes} {
+		if n < 0 {
+			mistake("%s is %d; 0 is the default", name, n)
+		}
+	}
+	for name, d := range map[string]time.Duration{"TriggerInterval": c.TriggerInterval, "ProjectInterval": c.ProjectInterval, "ShutdownTimeout": c.ShutdownTimeout} {
+		if d < 0 {
+			mistake("%s is %v; 0 is the default", name, d)
+		}
+	}
+	return errors.Join(mistakes...)
+}
+
+// urls are those to open, with the defaults.
+func (c *Config) urls() (log, store string) {
+	log, store = c.Log, c.Store
+	if log == "" {
+		log = defaultLog
+	}
+	if store == "" {
+		store = defaultStore
+		if strings.HasPrefix(log, "mem:") || c.OpenedLog != nil && strings.HasPrefix(c.OpenedLog.URL(), "mem:") {
+			store = "mem:"
+		}
+	}
+	return log, store
+}

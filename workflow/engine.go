@@ -1,0 +1,298 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/engine"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// Engine runs the instances of the registered definitions, together with every other engine
+// on the same log. It may be used by several goroutines, and several engines may live in one
+// process.
+type Engine struct {
+	run    runtime
+	log    eventlog.Log
+	store  projection.Store
+	logger *slog.Logger
+	close  []func() error // of what Open opened, last first
+
+	mu         sync.Mutex
+	registered map[string]bool // hashes of plans
+	relays     map[engine.TopicKey]relay
+	stop       context.CancelFunc // ends Run; nil: it does not run
+	ended      chan struct{}      // closed when Run has returned
+	closed     bool
+}
+
+// relay says by what a correlation key is computed in this engine.
+type relay struct {
+	definition string
+	listener
+}
+
+// runtime is what this package needs of internal/engine.
+type runtime interface {
+	Register(ctx context.Context, codes ...*engine.Code) error
+	Run(ctx context.Context) error
+	Call(ctx context.Context, r *eventlog.Request) (engine.Answer, error)
+	Get(ctx context.Context, id string) (*machine.Instance, error)
+	Wait(ctx context.Context, id string) (*machine.Instance, error)
+	List(ctx context.Context, f engine.Filter) (engine.Page, error)
+	Count(ctx context.Context, f engine.Filter) (map[string]int64, map[int32]uint64, error)
+	Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error]
+	Plan(hash string) *machine.Plan
+	Close() error
+}
+
+// Open connects to the log and the store and checks both. The engine does nothing with
+// instances of others before Run, but it can already start, stop, retry and inspect.
+func Open(ctx context.Context, c Config) (*Engine, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		log: c.OpenedLog, store: c.OpenedStore, logger: c.Logger,
+		registered: map[string]bool{}, relays: map[engine.TopicKey]relay{},
+	}
+	if e.logger == nil {
+		e.logger = slog.Default()
+	}
+	logURL, storeURL := c.urls()
+	if err := e.open(ctx, logURL, storeURL, c); err != nil {
+		return nil, errors.Join(err, e.release())
+	}
+	e.logger.InfoContext(ctx, "engine opened", "app", e.log.App(), "partitions", e.log.Partitions(), "log", e.log.URL(), "store", e.store.URL())
+	return e, nil
+}
+
+func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (err error) {
+	if e.log == nil {
+		if e.log, err = eventlog.Open(ctx, logURL); err != nil {
+			return err
+		}
+		e.close = append(e.close, e.log.Close)
+	}
+	if e.store == nil {
+		id := projection.Identity{App: e.log.App(), Partitions: e.log.Partitions()}
+		if e.store, err = projection.Open(ctx, storeURL, id); err != nil {
+			return err
+		}
+		e.close = append(e.close, e.store.Close)
+	}
+	eng, err := engine.New(ctx, engine.Config{
+		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address,
+		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
+		ProjectInterval: c.ProjectInterval, CacheBytes: c.CacheBytes, ShutdownTimeout: c.ShutdownTimeout,
+	})
+	if err != nil {
+		return fmt.Errorf("open engine: %w", err)
+	}
+	e.run = eng
+	e.close = append(e.close, eng.Close)
+	return nil
+}
+
+// release closes what Open opened, in the opposite order.
+func (e *Engine) release() error {
+	var errs []error
+	for i := len(e.close) - 1; i >= 0; i-- {
+		errs = append(errs, e.close[i]())
+	}
+	e.close = nil
+	return errors.Join(errs...)
+}
+
+// registerTime is how long Register may take to create topics and record plans.
+const registerTime = time.Minute
+
+// Register makes definitions known: to this engine, which can start and run their instances
+// from now on, and to the log, where their plans are recorded and the topics that they use
+// are created unless they exist. All mistakes of all definitions are told at once, joined,
+// each with its path; nothing is registered then. Registering again does no harm, and it may
+// happen while the engine runs. Several versions of a definition can be registered: an
+// instance runs the one whose Start it was. It gives up after a minute.
+func (e *Engine) Register(definitions ...AnyDefinition) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), registerTime, errors.New("the log did not answer in a minute"))
+	defer cancel()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	relays := map[engine.TopicKey]relay{}
+	var codes []*engine.Code
+	var mistakes []error
+	for _, d := range definitions {
+		if d == nil {
+			mistakes = append(mistakes, errors.New("register: a definition is nil"))
+			continue
+		}
+		c, err := d.definition().compile()
+		if err != nil {
+			mistakes = append(mistakes, err)
+			continue
+		}
+		mistakes = append(mistakes, e.conflicts(d.Name(), c, relays)...)
+		codes = append(codes, c.code)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return err
+	}
+	if err := e.run.Register(ctx, codes...); err != nil {
+		return fmt.Errorf("register: %w", err)
+	}
+	for _, c := range codes {
+		e.registered[c.Plan.Hash()] = true
+	}
+	for k, r := range relays {
+		e.relays[k] = r
+	}
+	return nil
+}
+
+// conflicts are mistakes that show only beside the log and the other definitions. It adds
+// the definition's keys to fresh.
+func (e *Engine) conflicts(name string, c *compiled, fresh map[engine.TopicKey]relay) []error {
+	var mistakes []error
+	app := e.log.App()
+	own := map[string]bool{
+		eventlog.RequestsTopic(app): true, eventlog.EventsTopic(app): true,
+		eventlog.DefinitionsTopic(app): true, eventlog.DeadLetterTopic(app): true,
+	}
+	for _, s := range c.sends {
+		if own[s.topic] {
+			mistakes = append(mistakes, fmt.Errorf("register %s: %s: topic %s is one of the engine's own", name, s.path, s.topic))
+		}
+	}
+	for _, l := range c.listeners {
+		if own[l.topic] {
+			mistakes = append(mistakes, fmt.Errorf("register %s: %s: topic %s is one of the engine's own", name, l.path, l.topic))
+		}
+		k := engine.TopicKey{Topic: l.topic, Key: l.match.key}
+		have, ok := e.relays[k]
+		if !ok {
+			have, ok = fresh[k]
+		}
+		switch {
+		case !ok:
+			fresh[k] = relay{name, l}
+		case have.match.message != l.match.message:
+			have.path = have.definition + ": " + have.path
+			mistakes = append(mistakes, fmt.Errorf("register %s: %s: %s", name, l.path, differs(have.listener, l)))
+		}
+	}
+	return mistakes
+}
+
+// Run runs instances until ctx ends: then no new work is taken, running handlers get
+// Config.ShutdownTimeout to end (their contexts end after it), the partitions are handed
+// over, and Run returns nil. Any other return is an error that the engine can't get over.
+// It runs once.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	e.mu.Lock()
+	switch {
+	case e.closed:
+		e.mu.Unlock()
+		return ErrClosed
+	case e.stop != nil:
+		e.mu.Unlock()
+		return errors.New("run engine: it runs or has run already")
+	}
+	e.stop, e.ended = stop, make(chan struct{})
+	e.mu.Unlock()
+	defer close(e.ended)
+	if err := e.run.Run(ctx); err != nil {
+		return fmt.Errorf("run engine: %w", err)
+	}
+	return nil
+}
+
+// Close ends Run as if its context had ended, waits for it, and closes what Open opened.
+// Closing twice is fine.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	stop, ended, again := e.stop, e.ended, e.closed
+	e.closed = true
+	e.mu.Unlock()
+	if again {
+		return nil
+	}
+	if stop != nil {
+		stop()
+		<-ended
+	}
+	if err := e.release(); err != nil {
+		return fmt.Errorf("close engine: %w", err)
+	}
+	return nil
+}
+
+// Log is the engine's log: publish to topics that definitions listen to, and read those
+// that they send to.
+func (e *Engine) Log() eventlog.Log { return e.log }
+
+func (e *Engine) isRegistered(plan string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.registered[plan]
+}
+
+func (e *Engine) call(ctx context.Context, r *eventlog.Request) (engine.Answer, error) {
+	a, err := e.run.Call(ctx, r)
+	if err != nil {
+		return a, told(r.ID, err)
+	}
+	return a, refusal(r, a.Answer)
+}
+
+// told gives the engine's errors the names that this package has for them.
+func told(id string, err error) error {
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
+		return fmt.Errorf("%w: %s", ErrNotFound, id)
+	case errors.Is(err, engine.ErrClosed):
+		return ErrClosed
+	case errors.Is(err, engine.ErrBusy):
+		return ErrBusy
+	}
+	return err
+}
+
+// refusal is the error that an answer means.
+func refusal(r *eventlog.Request, answer string) error {
+	var err error
+	switch answer {
+	case "", machine.OK, machine.Exists:
+		return nil
+	case machine.NotFound:
+		err = ErrNotFound
+	case machine.Terminal:
+		err = ErrTerminal
+	case machine.NotFailed:
+		err = ErrNotFailed
+	case machine.InQuarantine:
+		err = ErrQuarantined
+	case machine.UnknownPlan:
+		err = ErrNotRegistered
+	case machine.TooLarge:
+		err = ErrTooLarge
+	case machine.Expired:
+		err = ErrExpired
+	case machine.Ahead:
+		err = errors.New("workflow: the clock of this process is more than a minute ahead")
+	default:
+		err = fmt.Errorf("workflow: refused: %s", answer)
+	}
+	return fmt.Errorf("%w: %s", err, r.ID)
+}

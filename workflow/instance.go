@@ -1,0 +1,180 @@
+package workflow
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/engine"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// Status of an instance or a task.
+type Status string
+
+// The statuses. A task that waits, for a message or for the time of its next attempt, is
+// Executing.
+const (
+	NotStarted  Status = "NOT_STARTED"
+	Submitted   Status = "SUBMITTED"
+	Executing   Status = "EXECUTING"
+	Completed   Status = "COMPLETED"
+	Failure     Status = "FAILURE"
+	Skipped     Status = "SKIPPED"
+	Stopped     Status = "STOPPED"
+	Quarantined Status = "QUARANTINED" // of an instance: frozen until an operator releases it
+)
+
+// Ended says whether nothing more happens by itself.
+func (s Status) Ended() bool { return s == Completed || s == Failure || s == Stopped || s == Skipped }
+
+// Instance is what is known of an instance at a moment.
+type Instance struct {
+	ID         string
+	Definition string
+	Plan       string // hash of the exact tree that it runs
+	Version    int    // of the definition; 0 when this engine does not know the plan
+	Status     Status
+	Parameters json.RawMessage
+	Tasks      []TaskStatus // in plan order
+	Created    time.Time
+	Updated    time.Time
+	Ended      time.Time // zero while it has not
+	FailedPath string    // of the task that made it fail
+	Error      string    // of that task, or why it is in quarantine
+	Reason     string    // why it was stopped
+}
+
+// TaskStatus is what is known of a task of an instance.
+type TaskStatus struct {
+	Path     string
+	Kind     string // execute, command, listen
+	Status   Status
+	Attempt  int       // the last one, from 1; 0 before the first
+	Since    time.Time // of the status
+	Due      time.Time // of the time-out, or of the next attempt; zero when there is none
+	WaitsFor string    // a sentence; "" when it does not wait
+	Error    string    // of the last attempt that failed
+}
+
+// Filter chooses instances of List and Count. Empty fields choose all.
+type Filter struct {
+	Definition string
+	Status     Status
+	IDPrefix   string
+	Limit      int    // of a page of List; 0 = 100, at most 1,000
+	Cursor     string // Page.Cursor of the page before; "" = the first
+	// AtLeast waits until the store has folded these event numbers, by partition.
+	AtLeast map[int32]uint64
+}
+
+// Page is a page of List.
+type Page struct {
+	Instances []Instance // oldest first within a partition
+	Cursor    string     // of the next page; "" = this is the last
+	// AsOf says up to which event number the store had folded each partition.
+	AsOf map[int32]uint64
+}
+
+// Counts are numbers of instances by definition and status.
+type Counts struct {
+	Of   map[string]map[Status]int64
+	AsOf map[int32]uint64
+}
+
+// Total is the number of all counted instances.
+func (c Counts) Total() (n int64) {
+	for _, of := range c.Of {
+		for _, k := range of {
+			n += k
+		}
+	}
+	return n
+}
+
+// Get is the instance as it is now, or ErrNotFound.
+func (e *Engine) Get(ctx context.Context, id string) (Instance, error) {
+	i, err := e.run.Get(ctx, id)
+	if err != nil {
+		return Instance{}, told(id, err)
+	}
+	return e.view(i), nil
+}
+
+// List is a page of the instances that the filter chooses, as the store has them: it may be
+// behind by Config.ProjectInterval and says how far it is.
+func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
+	p, err := e.run.List(ctx, f.engine())
+	if err != nil {
+		return Page{}, told("", err)
+	}
+	page := Page{Cursor: p.Cursor, AsOf: p.AsOf}
+	for _, i := range p.Instances {
+		page.Instances = append(page.Instances, e.view(i))
+	}
+	return page, nil
+}
+
+// Count is the number of instances that the filter's Definition and Status choose, as the
+// store has them.
+func (e *Engine) Count(ctx context.Context, f Filter) (Counts, error) {
+	n, asOf, err := e.run.Count(ctx, f.engine())
+	if err != nil {
+		return Counts{}, told("", err)
+	}
+	c := Counts{Of: map[string]map[Status]int64{}, AsOf: asOf}
+	for name, k := range n {
+		slash := strings.LastIndexByte(name, '/')
+		definition, status := name[:max(slash, 0)], Status(name[slash+1:])
+		if c.Of[definition] == nil {
+			c.Of[definition] = map[Status]int64{}
+		}
+		c.Of[definition][status] += k
+	}
+	return c, nil
+}
+
+func (f Filter) engine() engine.Filter {
+	return engine.Filter{Definition: f.Definition, Status: string(f.Status), IDPrefix: f.IDPrefix, Limit: f.Limit, Cursor: f.Cursor, AtLeast: f.AtLeast}
+}
+
+// view is what users see of a state.
+func (e *Engine) view(i *machine.Instance) Instance {
+	plan := e.run.Plan(i.Plan)
+	v := Instance{
+		ID: i.ID, Definition: i.Definition, Plan: i.Plan, Status: Status(i.StatusName()), Parameters: i.Params,
+		Created: at(i.Created), Updated: at(i.Updated), Ended: at(i.Ended),
+		FailedPath: i.FailedPath, Error: i.Error, Reason: i.Reason,
+	}
+	if i.Quarantined != "" {
+		v.Error = i.Quarantined
+	}
+	add := func(path string, kind eventlog.Kind) {
+		t := TaskStatus{Path: path, Kind: string(kind), Status: NotStarted}
+		if k := i.Task(path); k != nil {
+			t.Status, t.Attempt, t.Error = Status(k.Status), k.Attempt, k.Error
+			t.Since, t.Due, t.WaitsFor = at(k.Since), at(k.Due), i.WaitsFor(plan, path)
+		}
+		v.Tasks = append(v.Tasks, t)
+	}
+	if plan == nil {
+		for _, k := range i.Tasks {
+			add(k.Path, k.Kind)
+		}
+		return v
+	}
+	v.Version = plan.Version
+	for _, n := range plan.Tasks() {
+		add(n.Path, n.Kind)
+	}
+	return v
+}
+
+func at(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
