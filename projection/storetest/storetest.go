@@ -72,7 +72,7 @@ var groups = []struct {
 	{"DropWhileReading", testDropWhileReading},
 	{"DumpsAreEqual", testDumpsAreEqual},
 	{"Readers", testReaders},
-	{"Lifetimes", testLifetimes},
+	{"Churn", testChurn},
 	{"Damage", testDamage},
 	{"Cancelled", testCancelled},
 	{"Closed", testClosed},

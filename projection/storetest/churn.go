@@ -10,10 +10,10 @@ import (
 	"github.com/godagger/dagger/projection"
 )
 
-// testLifetimes lets goroutines acquire, view, apply, read, drop and release two partitions
+// testChurn lets goroutines acquire, view, apply, read, drop and release two partitions
 // in any order: nothing hangs, no call fails with anything but what the contract names, and
 // the rows are always those of the watermark.
-func testLifetimes(t *testing.T, h Harness) {
+func testChurn(t *testing.T, h Harness) {
 	s := open(t, h.New(t))
 	rnd := seeded(t)
 	const workers, steps = 4, 150
