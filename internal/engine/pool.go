@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
 	"sort"
@@ -21,6 +22,7 @@ type pool struct {
 	slots   int
 	code    func(plan string) *Code // nil: this worker has not the code
 	deliver func(partition int32, u unit)
+	logger  *slog.Logger
 
 	mu     sync.Mutex
 	wg     sync.WaitGroup
@@ -56,8 +58,8 @@ type poolJob struct {
 	lost     bool // its partition went elsewhere while it ran
 }
 
-func newPool(slots int, code func(string) *Code, deliver func(int32, unit)) *pool {
-	return &pool{slots: slots, code: code, deliver: deliver, jobs: map[jobID]*poolJob{}}
+func newPool(slots int, logger *slog.Logger, code func(string) *Code, deliver func(int32, unit)) *pool {
+	return &pool{slots: slots, logger: logger, code: code, deliver: deliver, jobs: map[jobID]*poolJob{}}
 }
 
 // start runs a job as soon as a slot is free. A job that is known already is left alone.
@@ -133,6 +135,7 @@ func (p *pool) work(ctx context.Context) {
 		p.mu.Unlock()
 
 		r := run(jobCtx, code, x.job)
+		p.warn(&r)
 
 		p.mu.Lock()
 		cause := context.Cause(jobCtx)
@@ -147,6 +150,18 @@ func (p *pool) work(ctx context.Context) {
 		x.state, x.result = jobDone, r
 		p.mu.Unlock()
 		p.deliver(x.id.partition, resultUnit(x))
+	}
+}
+
+// warn says that a payload is large: it is carried by every event, row and message of its
+// way, and the log refuses what is four times as large.
+func (p *pool) warn(r *eventlog.Request) {
+	n := len(r.Params)
+	if r.Record != nil {
+		n = max(n, len(r.Record.Value))
+	}
+	if n > eventlog.PayloadWarning {
+		p.logger.Warn("large payload: keep large data elsewhere and refer to it", "instance", r.ID, "path", r.Path, "bytes", n)
 	}
 }
 

@@ -76,7 +76,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if e.registry, err = newRegistry(e); err != nil {
 		return nil, err
 	}
-	e.pool = newPool(cfg.Slots, e.registry.code, e.deliver)
+	e.pool = newPool(cfg.Slots, e.logger, e.registry.code, e.deliver)
 	return e, nil
 }
 
