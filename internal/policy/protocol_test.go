@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-var rewrite = flag.Bool("rewrite", false, "add the files that name a rule to docs/protocol.md")
+var rewrite = flag.Bool("rewrite", false, "write the files that name a rule into docs/protocol.md")
 
 const lastRule = 27
 
 // TestProtocol holds docs/protocol.md against the tree: the rules are there, in order, each
-// with files that keep it and tests that show it, which exist. With -rewrite the files whose
-// comments name a rule are added to it.
+// with files that keep it and tests that show it, which exist. Where comments name a rule,
+// those files keep it; -rewrite writes them there.
 func TestProtocol(t *testing.T) {
 	root, err := Root()
 	if err != nil {
@@ -48,18 +48,18 @@ func TestProtocol(t *testing.T) {
 
 var (
 	quoted = regexp.MustCompile("`([^`]+)`")
-	shown  = regexp.MustCompile("(?m)^Shown by: `([^`]+)` (\\S.*)$")
-	keptBy = regexp.MustCompile("(?m)^Kept by: (.*)$")
+	shown  = regexp.MustCompile("(?m)^- Shown by: `([^`]+)` (\\S.*)$")
+	keptBy = regexp.MustCompile("(?m)^- Kept by: (.*)$")
 )
 
-// checkRule returns the section with the naming files added.
+// checkRule returns the section with the naming files.
 func checkRule(t *testing.T, root string, n int, section string, naming []string) string {
 	t.Helper()
-	kept := line(section, "Kept by: ")
-	if kept == "" && line(section, "Not reached yet: ") == "" {
+	kept := line(section, "- Kept by: ")
+	if kept == "" && line(section, "- Not reached yet: ") == "" {
 		t.Errorf("rule %d says neither what keeps it nor that it is not reached", n)
 	}
-	if kept != "" && line(section, "Shown by: ") == "" {
+	if kept != "" && line(section, "- Shown by: ") == "" {
 		t.Errorf("rule %d does not say what shows it", n)
 	}
 	files := slices.Clone(naming)
@@ -68,11 +68,10 @@ func checkRule(t *testing.T, root string, n int, section string, naming []string
 			t.Errorf("rule %d is kept by %s: %v", n, m[1], err)
 			continue
 		}
-		if !slices.Contains(naming, m[1]) {
-			if filepath.Ext(m[1]) == ".go" {
-				t.Logf("rule %d is kept by %s, which does not name it", n, m[1])
-			}
+		if len(naming) == 0 {
 			files = append(files, m[1])
+		} else if !slices.Contains(naming, m[1]) {
+			t.Errorf("rule %d is kept by %s, which does not name it", n, m[1])
 		}
 	}
 	for _, m := range shown.FindAllStringSubmatch(section, -1) {
@@ -93,7 +92,7 @@ func checkRule(t *testing.T, root string, n int, section string, naming []string
 		return section
 	}
 	slices.Sort(files)
-	return keptBy.ReplaceAllString(section, "Kept by: `"+strings.Join(files, "`, `")+"`")
+	return keptBy.ReplaceAllString(section, "- Kept by: `"+strings.Join(files, "`, `")+"`")
 }
 
 // filesByRule are the files whose comments name a rule: "protocol rule 7", "protocol rules
