@@ -4,26 +4,39 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/godagger/dagger/backends/pebble"
+	"github.com/google/uuid"
+
+	_ "github.com/godagger/dagger/backends/pebble"
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/eventlog/embedlog"
 	"github.com/godagger/dagger/projection"
 )
 
-var _ = pebble.Options{}
-
-// BenchmarkEngine is three tasks that do nothing, embedded and durable, without the public API.
+// BenchmarkEngine is three tasks that do nothing, durable, without the public API: embedded,
+// or on the broker that KAFKA_BROKERS names.
 func BenchmarkEngine(b *testing.B) {
-	log, err := embedlog.Open(b.Context(), b.TempDir(), embedlog.Options{App: "test", Partitions: 16})
+	var log eventlog.Log
+	var err error
+	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
+		log, err = eventlog.Open(b.Context(), "kafka://"+brokers+"/bench-"+uuid.NewString()[:8]+"?partitions=16&replication=1")
+	} else {
+		log, err = embedlog.Open(b.Context(), b.TempDir(), embedlog.Options{App: "test", Partitions: 16})
+	}
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer log.Close()
+	clients := 512
+	if n, err := strconv.Atoi(os.Getenv("CLIENTS")); err == nil {
+		clients = n
+	}
 	store, err := projection.Open(b.Context(), "pebble://"+b.TempDir(), projection.Identity{App: "test", Partitions: 16})
 	if err != nil {
 		b.Fatal(err)
@@ -46,7 +59,7 @@ func BenchmarkEngine(b *testing.B) {
 	b.ResetTimer()
 	start := time.Now()
 	var wg sync.WaitGroup
-	for range 512 {
+	for range clients {
 		wg.Go(func() {
 			for {
 				k := next.Add(1)
