@@ -79,3 +79,58 @@ func BenchmarkEngine(b *testing.B) {
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "instances/s")
 }
+
+// BenchmarkRebuild folds the events of 40,000 instances of three tasks into an empty Pebble
+// store, one partition after the other.
+func BenchmarkRebuild(b *testing.B) {
+	log, err := embedlog.Open(b.Context(), b.TempDir(), embedlog.Options{App: "test", Partitions: 4})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	open := func() projection.Store {
+		store, err := projection.Open(b.Context(), "pebble://"+b.TempDir(), projection.Identity{App: "test", Partitions: 4})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return store
+	}
+	store := open()
+	e, err := New(b.Context(), Config{Log: log, Store: store})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e.registry.add(executeCode(&testing.T{}, "Three", 3, func(ctx context.Context, a Attempt) (Outcome, error) { return Outcome{}, nil }))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 256 {
+		wg.Go(func() {
+			for k := next.Add(1); k <= 40_000; k = next.Add(1) {
+				id := fmt.Sprintf("i-%d", k)
+				_, _ = ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: "r" + id, Made: time.Now().UnixMilli(), Definition: "Three", Params: json.RawMessage(`{"order_id":"1","customer_id":"7"}`)}})
+				_, _ = ask(ctx, e, unit{request: eventlog.Request{ID: id}, read: true, wait: true})
+			}
+		})
+	}
+	wg.Wait()
+	cancel()
+	<-done
+	store.Close()
+	b.ResetTimer()
+	var events int64
+	for range b.N {
+		fresh := open()
+		for p := range log.Partitions() {
+			r, err := Rebuild(b.Context(), log, fresh, p, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			events += r.Events
+		}
+		fresh.Close()
+	}
+	b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+}
