@@ -39,6 +39,7 @@ func runEngine(t *testing.T, log eventlog.Log, store projection.Store, codes ...
 		}
 	})
 	t.Cleanup(stop)
+	until(t, t.Context(), "the engine runs", e.Running)
 	return e, stop
 }
 
