@@ -57,7 +57,7 @@ func (l *kafkaLog) Read(ctx context.Context, topic string, partition int32, from
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // never skip in silence
 		kgo.FetchIsolationLevel(level),
-		kgo.KeepControlRecords(), // their offsets are passed too
+		kgo.KeepControlRecords(),        // their offsets are passed too
 		kgo.FetchMaxWait(5*time.Second), // an idle partition costs next to nothing; what comes ends the wait
 		kgo.FetchMaxPartitionBytes(4<<20),
 	)
