@@ -87,7 +87,12 @@ func parseOrder(line []byte) (Order, error) {
 		PizzaType  string  `json:"pizza_type"`
 	}
 	if err := json.Unmarshal(line, &o); err != nil {
-		return Order{}, err
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+			return Order{}, fmt.Errorf("%s is a %s, not a string", wrong.Field, wrong.Value)
+		} else if ok {
+			return Order{}, fmt.Errorf("a JSON %s, not an object", wrong.Value)
+		}
+		return Order{}, fmt.Errorf("not JSON: %w", err)
 	}
 	if o.OrderID == nil || *o.OrderID == "" {
 		return Order{}, errors.New("order_id is missing")
