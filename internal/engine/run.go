@@ -220,6 +220,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.state = isClosed
 	e.mu.Unlock()
+	e.followers.close()
 	return nil
 }
 
