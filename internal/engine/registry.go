@@ -237,6 +237,22 @@ func (r *registry) refresh(ctx context.Context) error {
 	return nil
 }
 
+// learn reads the definitions topic when a Start needs a plan that is not known yet: whoever
+// made the Start recorded the plan before.
+func (r *registry) learn(ctx context.Context, units []unit) error {
+	if !slices.ContainsFunc(units, func(u unit) bool {
+		q := &u.request
+		return u.bad == nil && q.Type == eventlog.StartInstance && (q.Plan != "" && r.Plan(q.Plan) == nil || q.Plan == "" && r.Current(q.Definition) == nil)
+	}) {
+		return nil
+	}
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	defer func() { <-r.turn }()
+	return r.refresh(ctx)
+}
+
 // take keeps recorded definitions; the first record of a key counts.
 func (r *registry) take(records []eventlog.Record) {
 	r.mu.Lock()

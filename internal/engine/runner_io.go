@@ -325,6 +325,10 @@ func (r *runner) consume(x opConsume) (res result) {
 			for k := range records {
 				units = append(units, requestUnit(&records[k]))
 			}
+			if err := r.e.registry.learn(r.life, units); err != nil {
+				r.post(func(m *mail) { m.failed = err })
+				return
+			}
 			r.mu.Lock()
 			for len(r.mail.inbox) > inboxLimit && r.life.Err() == nil {
 				r.room.Wait()
@@ -335,6 +339,7 @@ func (r *runner) consume(x opConsume) (res result) {
 	})
 	r.mu.Lock()
 	r.ready = true
+	r.status.Since, r.status.Err = time.Now(), ""
 	r.mu.Unlock()
 	r.e.owned(r.partition)
 	return result{offset: topic.Partitions[r.partition].End, topicID: topic.ID}
