@@ -24,6 +24,8 @@ type Config struct {
 	CacheBytes      int64         // instances in memory for all partitions; 0 = 256 MiB
 	ShutdownTimeout time.Duration // how long running handlers may go on at shutdown; 0 = 25 s
 
+	Observer Observer // of what happens, for metrics
+
 	Rules machine.Rules // zero in production
 }
 

@@ -124,6 +124,15 @@ type effects struct {
 	mended  []machine.Due // overdue entries that only the rescan found
 	replace []replacement
 	apply   *projection.Batch
+	events  []observed
+	late    []int64 // ms after their time at which timers fired
+	letters int     // dead letters
+}
+
+// observed is an event as an Observer is told.
+type observed struct {
+	typ        eventlog.Type
+	definition string
 }
 
 // replacement is the result that the pool offers from now on instead of the one it has.

@@ -67,6 +67,7 @@ type ownerConfig struct {
 	rescan     int64 // ms between two reads of it
 	cacheSize  int64 // bytes
 	maxTurn    int   // units in a turn
+	observed   bool  // events are told
 }
 
 // owner is the step function of one partition: step takes the result of what it asked for
@@ -116,6 +117,7 @@ type owner struct {
 	requestsID string
 	replies    []reply
 	mended     []machine.Due
+	late       []int64
 	effects    effects
 }
 

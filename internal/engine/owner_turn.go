@@ -34,7 +34,7 @@ func (o *owner) loop() op {
 		return opIdle{until: o.wake()}
 	}
 	o.turn = &machine.Turn{S: o.st, Registry: o.registry, App: o.app, Now: o.now, MaxEvent: o.maxEvent, MaxMessage: o.maxMessage}
-	o.done, o.replies, o.mended = nil, nil, nil
+	o.done, o.replies, o.mended, o.late = nil, nil, nil, nil
 	return o.decide()
 }
 
@@ -235,6 +235,9 @@ func (o *owner) unit(u *unit) (err error) {
 		k := jobKey{id, u.request.Run, machine.Work{Path: u.request.Path, Act: u.request.Act, Attempt: u.request.Attempt}}
 		o.running[id] = slices.DeleteFunc(o.running[id], func(x jobKey) bool { return x == k })
 	}
+	if u.request.Type == machine.Timer && answer == machine.OK {
+		o.late = append(o.late, o.now-u.request.Expires)
+	}
 	if u.found && answer == machine.OK {
 		o.mended = append(o.mended, machine.Due{At: u.request.Expires, Type: u.request.Type, ID: id, Path: u.request.Path})
 	}
@@ -345,6 +348,13 @@ func (o *owner) follow() {
 	before := len(o.outbox)
 	for _, e := range o.turn.Events {
 		o.tell(e)
+		if o.observed {
+			x := observed{typ: e.Type}
+			if i := o.st.Instances[e.ID]; e.Seq > 0 && i != nil {
+				x.definition = i.Definition
+			}
+			o.effects.events = append(o.effects.events, x)
+		}
 		if e.Type == eventlog.MessageKept {
 			o.armDue(machine.Kept{Msg: e.Msg, Expires: e.Expires}.Due(eventlog.KeyRef{Topic: e.Topic, Key: e.Key, Value: e.Value}))
 		}
@@ -379,6 +389,12 @@ func (o *owner) follow() {
 			o.forgetRun(*u.result)
 		}
 	}
+	for _, s := range o.turn.Sendings {
+		if s.Path == "" {
+			o.effects.letters++
+		}
+	}
+	o.effects.late = append(o.effects.late, o.late...)
 	o.effects.replies = append(o.effects.replies, o.replies...)
 	o.effects.mended = append(o.effects.mended, o.mended...)
 	switch {

@@ -23,6 +23,7 @@ type pool struct {
 	code    func(plan string) *Code // nil: this worker has not the code
 	deliver func(partition int32, u unit)
 	logger  *slog.Logger
+	handler func(definition, path string, took time.Duration, ok bool) // may be nil
 
 	mu     sync.Mutex
 	wg     sync.WaitGroup
@@ -136,6 +137,9 @@ func (p *pool) work(ctx context.Context) {
 
 		r := run(jobCtx, code, x.job)
 		p.warn(&r)
+		if p.handler != nil && r.Path != "" {
+			p.handler(x.job.definition, r.Path, time.Since(x.since), r.OK)
+		}
 
 		p.mu.Lock()
 		cause := context.Cause(jobCtx)
@@ -342,6 +346,22 @@ func (p *pool) longRunners(now time.Time) []jobID {
 		}
 	}
 	return l
+}
+
+// count says how busy the pool is.
+func (p *pool) count() Slots {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Slots{Total: p.slots, Running: p.active}
+	for _, x := range p.jobs {
+		switch x.state {
+		case jobQueued:
+			s.Queued++
+		case jobParked:
+			s.Parked++
+		}
+	}
+	return s
 }
 
 // busy is the number of jobs that run or wait for a slot.

@@ -77,6 +77,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e.pool = newPool(cfg.Slots, e.logger, e.registry.code, e.deliver)
+	e.pool.handler = cfg.Observer.Handler
 	return e, nil
 }
 

@@ -39,6 +39,9 @@ type runner struct {
 	end      context.CancelCauseFunc
 	wg       sync.WaitGroup
 	forward  *forwarder
+	began    time.Time       // of the open transaction
+	events   int             // in it
+	status   PartitionStatus // under mu
 	consumed []consumed
 	trimmed  int64
 	scanFrom int64     // of the due index
@@ -62,7 +65,7 @@ func (e *Engine) newRunner(partition int32) *runner {
 		app: e.log.App(), partition: partition, partitions: e.log.Partitions(), worker: e.cfg.Worker, address: e.cfg.Address,
 		registry: e.registry, machine: e.cfg.Rules, maxEvent: e.maxEvent, maxMessage: e.maxMessage,
 		horizon: 2 * e.cfg.TriggerInterval.Milliseconds(), rescan: e.cfg.TriggerInterval.Milliseconds(),
-		cacheSize: e.cfg.CacheBytes / int64(e.log.Partitions()), maxTurn: e.cfg.MaxPerTrigger,
+		cacheSize: e.cfg.CacheBytes / int64(e.log.Partitions()), maxTurn: e.cfg.MaxPerTrigger, observed: e.cfg.Observer.Event != nil,
 	})
 	return r
 }
@@ -113,6 +116,7 @@ func (r *runner) run(ctx context.Context) {
 		r.dispatch(r.o.takeEffects())
 		if f, failed := next.(opFail); failed {
 			r.release(f.err)
+			r.failed(f.err)
 			if ctx.Err() != nil {
 				return
 			}
@@ -164,6 +168,7 @@ func (r *runner) collect(ctx context.Context) error {
 	r.mu.Lock()
 	m := r.mail
 	r.mail = mail{forwarded: m.forwarded}
+	r.note()
 	if ctx.Err() != nil {
 		m.inbox = nil // the next owner reads them
 		r.mail.calls, m.calls = m.calls, nil
@@ -205,10 +210,15 @@ func (r *runner) dispatch(f effects) {
 	if f.apply != nil {
 		b, store, life := f.apply, r.store, r.life
 		r.wg.Go(func() {
+			began := time.Now()
 			err := store.Apply(life, *b)
+			if f := r.e.cfg.Observer.Store; f != nil {
+				f(time.Since(began), len(b.Put)+len(b.Del), err)
+			}
 			r.post(func(m *mail) { m.applied = append(m.applied, err) })
 		})
 	}
+	r.observe(&f)
 	for _, d := range f.mended {
 		r.logger.Warn("the rescan found what should have been in memory", "instance", d.ID, "path", d.Path, "type", d.Type, "due", time.UnixMilli(d.At))
 	}
@@ -228,9 +238,13 @@ func (r *runner) do(ctx context.Context, next op) (res result) {
 	case opIdle:
 		return r.idle(ctx, x.until)
 	case opAppend:
-		res.offset, res.err = r.log.Append(r.life, x.events, x.types, x.messages)
+		r.began, r.events = time.Now(), len(x.events)
+		if res.offset, res.err = r.log.Append(r.life, x.events, x.types, x.messages); res.err != nil {
+			r.turned(res.err)
+		}
 	case opCommit:
 		res.err = r.log.Commit(r.life)
+		r.turned(res.err)
 	case opAbort:
 		res.err = r.log.Abort(r.life)
 	case opRead:
