@@ -41,6 +41,9 @@ type Config struct {
 	ProjectInterval time.Duration // how long the store may be behind while there is work; 0 = 200 ms
 	CacheBytes      int64         // instances in memory; 0 = 256 MiB
 	ShutdownTimeout time.Duration // how long handlers may go on after Run was told to end; 0 = 25 s
+
+	// Observer is told what the engine does, for metrics; see package telemetry/prom.
+	Observer Observer
 }
 
 // validate tells all mistakes.

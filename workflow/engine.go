@@ -50,6 +50,9 @@ type runtime interface {
 	Count(ctx context.Context, f engine.Filter) (map[string]int64, map[int32]uint64, error)
 	Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error]
 	Plan(hash string) *machine.Plan
+	Partitions() []engine.PartitionStatus
+	Slots() engine.Slots
+	Running() bool
 	Close() error
 }
 
@@ -92,6 +95,7 @@ func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (e
 		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address,
 		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
 		ProjectInterval: c.ProjectInterval, CacheBytes: c.CacheBytes, ShutdownTimeout: c.ShutdownTimeout,
+		Observer: c.Observer,
 	})
 	if err != nil {
 		return fmt.Errorf("open engine: %w", err)
