@@ -21,27 +21,12 @@ import (
 
 // TestOnKafka runs three tasks on a real broker, with the store lost half-way.
 func TestOnKafka(t *testing.T) {
-	brokers := os.Getenv("KAFKA_BROKERS")
-	if brokers == "" {
-		t.Skip("KAFKA_BROKERS is not set: nothing was run against a real broker")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	app := "engine-" + uuid.NewString()[:8]
-	u, err := url.Parse("kafka://" + brokers + "/" + app + "?partitions=4&replication=1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := kafkalog.Open(ctx, u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := kafkaLog(t)
 	code := executeCode(t, "Three", 3, func(context.Context, Attempt) (Outcome, error) {
 		return Outcome{Patch: json.RawMessage(`{"x":1}`)}, nil
 	})
 	for round := range 2 { // the second round has an empty store
-		s := memstore.New(projection.Identity{App: app, Partitions: 4})
+		s := memstore.New(projection.Identity{App: log.App(), Partitions: 4})
 		began := time.Now()
 		runUntil(t, log, s, func(ctx context.Context, e *Engine) {
 			var wg sync.WaitGroup
@@ -64,4 +49,30 @@ func TestOnKafka(t *testing.T) {
 		}, code)
 		t.Logf("round %d: %v", round, time.Since(began))
 	}
+}
+
+// TestOrdersOnKafka has calls, reads, waits and messages cross two engines on a real broker.
+func TestOrdersOnKafka(t *testing.T) {
+	log := kafkaLog(t)
+	ordersOverTwoEngines(t, log, memstore.New(projection.Identity{App: log.App(), Partitions: 4}))
+}
+
+// kafkaLog opens the log of a new application.
+func kafkaLog(t *testing.T) eventlog.Log {
+	t.Helper()
+	brokers := os.Getenv("KAFKA_BROKERS")
+	if brokers == "" {
+		t.Skip("KAFKA_BROKERS is not set: nothing was run against a real broker")
+	}
+	app := "engine-" + uuid.NewString()[:8]
+	u, err := url.Parse("kafka://" + brokers + "/" + app + "?partitions=4&replication=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := kafkalog.Open(t.Context(), u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	return log
 }
