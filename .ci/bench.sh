@@ -22,7 +22,13 @@ load() {
 	echo "+ bench $*"
 	"$tmp/bench" -o json "$@"
 }
-load -log "file:$tmp/log" -store "pebble:$tmp/store" -instances "$instances"
+embedded() {
+	load -log "file:$tmp/log" -store "pebble:$tmp/store" "$@"
+	rm -rf "$tmp/log" "$tmp/store"
+}
+embedded -instances "$instances"
+embedded -instances "$((instances / 10))" -rate 2000 # the latency well below what it can do
+embedded -instances 500 -clients 1                   # one instance alone on an idle engine
 
 addr=${KAFKA_BROKERS:-}
 if [ -z "$addr" ] && command -v java >/dev/null && command -v mvn >/dev/null; then
