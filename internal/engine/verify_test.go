@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -305,5 +306,116 @@ func TestReadsOfTheStore(t *testing.T) {
 	}
 	if page, err := ReadList(t.Context(), store, Filter{IDPrefix: "i-2"}); err != nil || len(page.Instances) != 10 {
 		t.Errorf("%+v, %v", page, err)
+	}
+}
+
+// appendEvents writes events into a partition as an owner would.
+func appendEvents(t *testing.T, log eventlog.Log, p int32, events ...*eventlog.Event) {
+	t.Helper()
+	o, err := log.Own(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	values := [][]byte{eventlog.Barrier}
+	types := []eventlog.Type{eventlog.BarrierType}
+	for _, ev := range events {
+		ev.V = 1
+		values, types = append(values, eventlog.AppendEvent(nil, ev)), append(types, ev.Type)
+	}
+	if _, err := o.Append(t.Context(), values, types, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestVerifyQuarantine keeps protocol rule 12: instances in quarantine are compared by id only.
+func TestVerifyQuarantine(t *testing.T) {
+	log, store := memLog(t), memStore(t)
+	plan := orderCode(t, 1, time.Hour).Plan
+	id := "a"
+	p := eventlog.PartitionOf(id, 4)
+	appendEvents(t, log, p,
+		&eventlog.Event{N: 1, Type: eventlog.PartitionOwned, At: 5, Worker: "w"},
+		&eventlog.Event{N: 2, Type: eventlog.PlanUsed, At: 5, Plan: plan.Hash(), PlanData: plan.Recorded()},
+		&eventlog.Event{N: 3, Type: eventlog.InstanceStarted, At: 6, ID: id, Seq: 1, Run: 3, Definition: "Order", Plan: plan.Hash(), Params: []byte(`{}`),
+			Starts: []eventlog.Start{{Path: "P/price", Kind: eventlog.Execute}}},
+		&eventlog.Event{N: 4, Type: eventlog.InstanceQuarantined, At: 7, ID: id, Seq: 2, Run: 3, Act: 1, Reason: "fold panicked"},
+	)
+	rebuilt, err := Rebuild(t.Context(), log, store, p, nil)
+	if err != nil || rebuilt.AsOf != 4 {
+		t.Fatal(rebuilt, err)
+	}
+	view, err := store.View(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := view.Watermark(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, _, err := view.Get(t.Context(), projection.KindInstance, [][]byte{[]byte(id)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What an older version's fold may have made of it: other parameters, another due entry,
+	// another definition.
+	part, err := store.Acquire(t.Context(), p, w.Epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.Replace(string(values[0]), `"params":{}`, `"params":{"x":1}`, 1)
+	if other == string(values[0]) {
+		t.Fatalf("no parameters in %s", values[0])
+	}
+	b := projection.Batch{Expected: 4, New: w,
+		Put: []projection.Row{{Kind: projection.KindInstance, Key: []byte(id), Value: []byte(other)}},
+		Del: []projection.Row{{Kind: projection.KindList, Key: listKey("QUARANTINED", "Order", 6, id)}},
+		Add: []projection.Delta{{Key: countKey("Order", "QUARANTINED"), N: -1}}}
+	b.New.N++
+	if err := part.Apply(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	appendEvents(t, log, p, &eventlog.Event{N: 5, Type: eventlog.Checkpoint, At: 8, Pos: &eventlog.Position{}})
+	v, err := Verify(t.Context(), log, store, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The checksum and the position were not written by a fold; the instance makes no difference.
+	for _, d := range v.First {
+		if strings.Contains(d, "instance") || strings.Contains(d, "count") {
+			t.Errorf("an instance in quarantine: %s", d)
+		}
+	}
+
+	// An event that is missing or can't be read stops the fold, and says where.
+	for _, c := range []struct {
+		event *eventlog.Event
+		words string
+	}{
+		{&eventlog.Event{N: 7, Type: eventlog.Checkpoint, At: 9, Pos: &eventlog.Position{}}, "event 7 follows event 5 in partition"},
+	} {
+		appendEvents(t, log, p, c.event)
+		if _, err := Rebuild(t.Context(), log, memStore(t), p, nil); err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), fmt.Sprintf("partition %d", p)) {
+			t.Errorf("rebuild over a gap: %v", err)
+		}
+	}
+}
+
+// TestRebuildOfAnotherLogsStore is refused before anything is dropped.
+func TestRebuildOfAnotherLogsStore(t *testing.T) {
+	log, store := memLog(t), memStore(t)
+	ordersDone(t, log, store)
+	if _, err := Verify(t.Context(), memLog(t), store, nil); !errors.Is(err, ErrForeignStore) {
+		t.Errorf("verify with another log: %v", err)
+	}
+	before := dumpRows(t, store, 1)
+	if _, err := Rebuild(t.Context(), memLog(t), store, 1, nil); !errors.Is(err, ErrForeignStore) {
+		t.Errorf("rebuild with another log: %v", err)
+	}
+	if diff := cmp.Diff(before, dumpRows(t, store, 1)); diff != "" {
+		t.Error(diff)
 	}
 }
