@@ -8,11 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -39,11 +37,10 @@ type owner struct {
 	s         sender
 
 	begun     bool
-	ended     time.Time // of the last transaction
-	noSettle  bool
+	blind     bool            // settle can't look
 	changes   int             // of topics, as the client knows them
 	sent      map[string]bool // users' topics
-	ends      endings
+	wire      wire
 	mustAbort error // a message was refused
 	finished  error
 	ending    <-chan struct{} // closed when the last end of a transaction was answered
@@ -67,7 +64,7 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.ConcurrentTransactionsBackoff(2*time.Millisecond),
 		kgo.RetryTimeout(answerTimeout),
-		kgo.WithHooks(&o.ends),
+		kgo.WithHooks(&o.wire),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("own partition %d: %w", partition, err)
@@ -101,7 +98,6 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 	}
 	if !o.begun {
 		o.renew()
-		o.settle(ctx)
 		if err := o.s.cl.BeginTransaction(); err != nil {
 			return -1, o.finish(fmt.Errorf("begin transaction: %w", o.explain(ctx, err)))
 		}
@@ -199,15 +195,6 @@ func (o *owner) answers(ctx context.Context, b *batch, events int) error {
 	return o.finish(publishError(b.records[at], err))
 }
 
-// endings counts how often the client has sent the end of the transaction.
-type endings struct{ sent atomic.Int32 }
-
-func (e *endings) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
-	if key == int16(kmsg.EndTxn) {
-		e.sent.Add(1)
-	}
-}
-
 func (o *owner) Commit(ctx context.Context) error {
 	if err := o.usable(); err != nil {
 		return fmt.Errorf("commit: %w", err)
@@ -229,11 +216,10 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
-	o.ends.sent.Store(0)
 	ended := o.endTransaction(ctx, try)
 	select {
 	case err := <-ended:
-		if fenced(err) && o.ends.sent.Load() > 1 {
+		if fenced(err) && o.wire.lostAnswer() {
 			// The first try may have been done and its answer lost, before the partition was.
 			return o.finish(fmt.Errorf("%s: outcome unknown: %w", verb, err))
 		}
@@ -243,7 +229,7 @@ func (o *owner) end(ctx context.Context, try kgo.TransactionEndTry, verb string)
 	case <-ctx.Done(): // Close gives it a while
 		return o.finish(fmt.Errorf("%s: %w", verb, context.Cause(ctx)))
 	}
-	o.begun, o.ended = false, time.Now()
+	o.begun = false
 	return nil
 }
 
@@ -285,7 +271,13 @@ func (o *owner) endTransaction(ctx context.Context, try kgo.TransactionEndTry) <
 	o.closing.Go(func() {
 		defer close(done)
 		defer cancel()
-		ended <- o.s.cl.EndTransaction(ctx, try)
+		o.wire.reset()
+		err := o.s.cl.EndTransaction(ctx, try)
+		if err == nil {
+			o.wire.answered()
+			err = o.settle(ctx)
+		}
+		ended <- err
 	})
 	return ended
 }
