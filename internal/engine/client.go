@@ -2,11 +2,11 @@ package engine
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -28,25 +28,6 @@ func (c *call) reply(r reply) {
 	}
 }
 
-// requestID is a UUID of version 7: its first 48 bits are the time.
-func requestID(now time.Time) string {
-	var u [16]byte
-	_, _ = rand.Read(u[:]) // never fails
-	ms := uint64(now.UnixMilli())
-	for k := range 6 {
-		u[k] = byte(ms >> (40 - 8*k))
-	}
-	u[6], u[8] = u[6]&0x0f|0x70, u[8]&0x3f|0x80
-	var s [36]byte
-	hex.Encode(s[0:8], u[0:4])
-	hex.Encode(s[9:13], u[4:6])
-	hex.Encode(s[14:18], u[6:8])
-	hex.Encode(s[19:23], u[8:10])
-	hex.Encode(s[24:36], u[10:16])
-	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
-	return string(s[:])
-}
-
 // Call asks an instance for something and waits for the answer. It fills V, and Request and
 // Made where they are empty; to ask again after an error, give the same request again: it is
 // decided once. The partition's owner in this process is asked at once; for another owner the
@@ -63,7 +44,11 @@ func (e *Engine) Call(ctx context.Context, r *eventlog.Request) (Answer, error) 
 	r.V = 1
 	now := time.Now()
 	if r.Request == "" {
-		r.Request = requestID(now)
+		id, err := uuid.NewV7()
+		if err != nil {
+			return Answer{}, fmt.Errorf("make a request id: %w", err)
+		}
+		r.Request = id.String()
 	} else if err := eventlog.ValidateID(r.Request); err != nil {
 		return Answer{}, fmt.Errorf("engine: request: %w", err)
 	}

@@ -19,6 +19,7 @@ const (
 	term      = "golang.org/x/term"
 	goCmp     = "github.com/google/go-cmp/..."
 	rapid     = "pgregory.net/rapid"
+	ids       = "github.com/google/uuid"
 	composeG  = "github.com/compose-spec/compose-go/v2/..."
 )
 
@@ -67,7 +68,7 @@ var rules = map[string]rule{
 
 	"scheduler":        {ours: []string{"projection", "eventlog"}},
 	"internal/machine": {ours: []string{"eventlog"}, never: impure},
-	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "eventlog"}},
+	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "eventlog"}, theirs: []string{ids}},
 	"internal/audit":   {ours: []string{"eventlog"}},
 	"internal/sim": {
 		ours: []string{
@@ -80,13 +81,13 @@ var rules = map[string]rule{
 	"workflowtest": {
 		ours: []string{"workflow", "projection", "projection/memstore", "eventlog", "eventlog/embedlog"}, kit: true,
 	},
-	"webui":          {ours: []string{"workflow", "projection", "eventlog"}},
+	"webui":          {ours: []string{"workflow", "projection", "eventlog", "telemetry/prom"}},
 	"telemetry":      {ours: []string{"workflow"}, theirs: []string{"go.opentelemetry.io/otel/..."}},
-	"telemetry/prom": {ours: []string{"workflow", "telemetry"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
+	"telemetry/prom": {ours: []string{"workflow", "telemetry", "eventlog"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
 
 	"cmd/daggerctl": {
 		ours:   append([]string{"internal/engine", "internal/machine", "internal/audit"}, public...),
-		theirs: []string{cobra, bar, term},
+		theirs: []string{cobra, "github.com/spf13/pflag", bar, term},
 	},
 	"examples/pizza":  {ours: public, theirs: []string{bar, term}},
 	"examples/orders": {ours: public, theirs: []string{bar, term}},
