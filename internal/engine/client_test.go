@@ -344,11 +344,3 @@ func TestCallWithoutRun(t *testing.T) {
 		t.Errorf("call after Close: %v", err)
 	}
 }
-
-func TestRequestID(t *testing.T) {
-	now := time.UnixMilli(0x0123456789ab)
-	a, b := requestID(now), requestID(now)
-	if a == b || len(a) != 36 || a[:13] != "01234567-89ab" || a[14] != '7' || a[8] != '-' || a[23] != '-' {
-		t.Errorf("ids %s, %s", a, b)
-	}
-}
