@@ -95,7 +95,7 @@ func TestMistakes(t *testing.T) {
 			}},
 		{"one key of two messages", New("W", Listen("a", "t", byID(), take), Listen("b", "t", other, func(context.Context, *order, order) (bool, error) { return true, nil })),
 			[]string{`register W: b: id of topic t is computed from workflow.order here and from workflow.ready at a: give one of them another attribute`}},
-		{"parameters", New("W", Execute("a", func(context.Context, *hidden) error { return nil })),
+		{"parameters", New("W", Execute("a", func(_ context.Context, h *hidden) error { h.secret = h.ID; return nil })),
 			[]string{`register W: parameters: hidden.secret: the field is not exported, so JSON would lose it: export it, or tag it json:"-" if that is wanted`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

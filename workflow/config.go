@@ -27,7 +27,7 @@ type Config struct {
 	// mem:. Its driver must be linked, by a blank import of backends/all or of one backend.
 	Store string
 	// OpenedLog and OpenedStore are used instead of opening Log and Store. They are not
-	// closed with the engine. A log may serve a program and its engine; a store serves one.
+	// closed with the engine, and may be shared: engines on one log share the work.
 	OpenedLog   eventlog.Log
 	OpenedStore projection.Store
 

@@ -14,12 +14,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/godagger/dagger/eventlog"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pizzas runs the program and returns what it says.
 func pizzas(ctx context.Context, stdin string, args ...string) (status int, stdout, stderr string) {

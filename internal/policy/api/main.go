@@ -46,7 +46,8 @@ func run(root string, packages, args []string, stdout, stderr io.Writer) int {
 		name := filepath.Join(root, p, "testdata", "api.txt")
 		if *write {
 			text := strings.Join(lines, "\n") + "\n"
-			if err := os.MkdirAll(filepath.Dir(name), 0o755); err == nil {
+			err := os.MkdirAll(filepath.Dir(name), 0o755)
+			if err == nil {
 				err = os.WriteFile(name, []byte(text), 0o644)
 			}
 			if err != nil {
