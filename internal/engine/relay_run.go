@@ -212,13 +212,28 @@ func (d *relayDriver) do(ctx context.Context, op relayOp) (res relayResult) {
 			res.err = fmt.Errorf("%w: %w", errRelayStopped, res.err)
 		}
 	case relayPublish:
-		res.err = d.publisher.Publish(ctx, x.records...)
+		if res.err = d.publisher.Publish(ctx, x.records...); res.err == nil {
+			d.observe(x.records)
+		}
 	case relayCommit:
 		res.err = d.member.Commit(ctx, d.r.partition, x.offset)
 	case relayFail:
 		d.close()
 	}
 	return res
+}
+
+// observe tells of the messages that were set aside.
+func (d *relayDriver) observe(records []eventlog.Record) {
+	f := d.e.cfg.Observer.DeadLetter
+	if f == nil {
+		return
+	}
+	for k := range records {
+		if records[k].Topic == eventlog.DeadLetterTopic(d.r.app) {
+			f()
+		}
+	}
 }
 
 // open begins at the committed offset, or where the definitions say; protocol rule 18.
