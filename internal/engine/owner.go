@@ -89,6 +89,7 @@ type owner struct {
 	// projectDue is set by the driver when the store should be brought up to date.
 	projectDue bool
 	storeErr   error
+	readable   [2]uint64 // watermarks at which the read under way may be answered
 	last       tailEvent // where the folded log ends; without the event
 
 	chunk     []tailEvent // of the tail, not folded yet

@@ -125,6 +125,7 @@ func (o *owner) recover() op {
 		if e.N > s.N {
 			if missing := o.missingOf(o.chunk); missing != nil {
 				o.phase = fetching
+				o.asked()
 				return *missing
 			}
 			if err := s.Evolve(e); err != nil {
@@ -242,9 +243,10 @@ func (o *owner) fetched(r result) op {
 }
 
 // take puts what was read into memory. Protocol rule 26: a read counts only at the watermark
-// that this owner had acknowledged (or has under way: a batch holds none of what is read).
+// that this owner had acknowledged when it asked (or had under way: a batch holds none of what
+// is not in memory).
 func (o *owner) take(r result) error {
-	if ok := r.at == o.mark.N || o.flight != nil && r.at == o.flight.New.N; !ok && !o.rules.staleReads {
+	if !o.readAt(r.at) && !o.rules.staleReads {
 		return errStoreMoved
 	}
 	for k, id := range r.ids {
@@ -289,6 +291,16 @@ func (o *owner) take(r result) error {
 	return nil
 }
 
+// asked notes at which watermarks the read that is asked for now may be answered.
+func (o *owner) asked() {
+	o.readable = [2]uint64{o.mark.N, o.mark.N}
+	if o.flight != nil {
+		o.readable[1] = o.flight.New.N
+	}
+}
+
+func (o *owner) readAt(n uint64) bool { return n == o.readable[0] || n == o.readable[1] }
+
 func lastUint64(key []byte) uint64 {
 	n, _, _ := projection.CutUint64(key[len(key)-8:])
 	return n
@@ -327,6 +339,7 @@ func (o *owner) indexed(r result) op {
 		}
 		m = o.missing(m, []string{id}, eventlog.KeyRef{}, false)
 	}
+	o.asked()
 	if m != nil {
 		o.phase = orphaning
 		return *m

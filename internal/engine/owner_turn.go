@@ -27,6 +27,7 @@ func (o *owner) loop() op {
 	if o.now >= o.nextScan {
 		o.nextScan = o.now + o.rescan
 		o.phase = scanning
+		o.asked()
 		return opIndex{due: o.now + o.horizon}
 	}
 	o.gather()
@@ -135,6 +136,7 @@ func (o *owner) decide() op {
 				o.local = u
 			}
 			o.phase = loading
+			o.asked()
 			return *m
 		}
 		o.local = nil
@@ -465,7 +467,7 @@ func (o *owner) reconcile(i *machine.Instance) {
 // scanned compares the due index with what is in memory: it should find nothing new but what
 // came into the horizon.
 func (o *owner) scanned(r result) {
-	if r.at != o.mark.N && (o.flight == nil || r.at != o.flight.New.N) {
+	if !o.readAt(r.at) {
 		o.storeErr = errStoreMoved
 		return
 	}

@@ -16,6 +16,11 @@ import (
 // runUntil runs an engine for the time that f takes.
 func runUntil(t *testing.T, log eventlog.Log, store projection.Store, f func(ctx context.Context, e *Engine), codes ...*Code) {
 	t.Helper()
+	runUntilTime(t, log, store, 20*time.Second, f, codes...)
+}
+
+func runUntilTime(t *testing.T, log eventlog.Log, store projection.Store, limit time.Duration, f func(ctx context.Context, e *Engine), codes ...*Code) {
+	t.Helper()
 	e, err := New(t.Context(), Config{Log: log, Store: store, ShutdownTimeout: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +28,7 @@ func runUntil(t *testing.T, log eventlog.Log, store projection.Store, f func(ctx
 	for _, c := range codes {
 		e.registry.add(c)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	run, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	_ "github.com/godagger/dagger/backends/pebble"
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/eventlog/embedlog"
+	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
 )
 
@@ -133,4 +136,77 @@ func BenchmarkRebuild(b *testing.B) {
 		fresh.Close()
 	}
 	b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+}
+
+// TestWaiting starts WAITING instances that wait for a message that never comes, and prints
+// what they cost: memory, and the pace of others beside them. It runs only when asked.
+func TestWaiting(t *testing.T) {
+	n, err := strconv.Atoi(os.Getenv("WAITING"))
+	if err != nil {
+		t.Skip("WAITING is not set: no instances were left waiting")
+	}
+	log, err := embedlog.Open(t.Context(), t.TempDir(), embedlog.Options{App: "test", Partitions: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	store, err := projection.Open(t.Context(), "pebble://"+t.TempDir(), projection.Identity{App: "test", Partitions: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	plan, err := machine.NewPlan("Waits", 1, []machine.Node{{Path: "P", Kind: eventlog.Process, Nodes: []machine.Node{{Path: "P/l", Kind: eventlog.Listen, Topic: "nobody", Key: "k", TTL: 3600_000}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := &Code{Plan: plan, Handlers: map[string]Handler{"P/l": func(context.Context, Attempt) (Outcome, error) { return Outcome{}, nil }},
+		Keys: func(json.RawMessage) ([]eventlog.TaskKey, error) { return nil, nil }}
+	three := executeCode(t, "Three", 3, func(ctx context.Context, a Attempt) (Outcome, error) { return Outcome{}, nil })
+	runUntilTime(t, log, store, 30*time.Minute, func(ctx context.Context, e *Engine) {
+		load := func(definition, prefix string, n int, wait bool) float64 {
+			began := time.Now()
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			for range 512 {
+				wg.Go(func() {
+					for k := next.Add(1); k <= int64(n); k = next.Add(1) {
+						id := fmt.Sprintf("%s-%d", prefix, k)
+						r := eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: "r" + id, Made: time.Now().UnixMilli(), Definition: definition, Params: json.RawMessage(`{"order_id":"1","customer_id":"7"}`)}
+						if !wait {
+							r.Keys, r.HasKeys = []eventlog.TaskKey{{Path: "P/l", Value: fmt.Sprintf("key-%d", k)}}, true
+						}
+						if _, err := ask(ctx, e, unit{request: r}); err != nil {
+							t.Error(err)
+							return
+						}
+						if wait {
+							if _, err := ask(ctx, e, unit{request: eventlog.Request{ID: id}, read: true, wait: true}); err != nil {
+								t.Error(err)
+								return
+							}
+						}
+					}
+				})
+			}
+			wg.Wait()
+			return float64(n) / time.Since(began).Seconds()
+		}
+		t.Logf("before: %.0f instances/s, %s", load("Three", "a", 50_000, true), memory())
+		t.Logf("waiting: %.0f starts/s of %d, %s", load("Waits", "w", n, false), n, memory())
+		t.Logf("after: %.0f instances/s, %s", load("Three", "b", 50_000, true), memory())
+	}, three, waits)
+}
+
+// memory is what the process has now.
+func memory() string {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmRSS") {
+			return fmt.Sprintf("heap %d MB, %s", m.HeapAlloc>>20, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return fmt.Sprintf("heap %d MB", m.HeapAlloc>>20)
 }
