@@ -58,16 +58,17 @@ func (c *Config) validate() error {
 	if c.Store != "" && c.OpenedStore != nil {
 		mistake("Store and OpenedStore exclude each other")
 	}
-	for name, n := range map[string]int64{"Slots": int64(c.Slots), "MaxPerTrigger": int64(c.MaxPerTrigger), "CacheBytes": c.CacheBytes} {
-		if n < 0 {
-			mistake("%s is %d; 0 is the default", name, n)
+	atLeast0 := func(name string, negative bool, value any) {
+		if negative {
+			mistake("%s is %v; 0 is the default", name, value)
 		}
 	}
-	for name, d := range map[string]time.Duration{"TriggerInterval": c.TriggerInterval, "ProjectInterval": c.ProjectInterval, "ShutdownTimeout": c.ShutdownTimeout} {
-		if d < 0 {
-			mistake("%s is %v; 0 is the default", name, d)
-		}
-	}
+	atLeast0("Slots", c.Slots < 0, c.Slots)
+	atLeast0("TriggerInterval", c.TriggerInterval < 0, c.TriggerInterval)
+	atLeast0("MaxPerTrigger", c.MaxPerTrigger < 0, c.MaxPerTrigger)
+	atLeast0("ProjectInterval", c.ProjectInterval < 0, c.ProjectInterval)
+	atLeast0("CacheBytes", c.CacheBytes < 0, c.CacheBytes)
+	atLeast0("ShutdownTimeout", c.ShutdownTimeout < 0, c.ShutdownTimeout)
 	return errors.Join(mistakes...)
 }
 
