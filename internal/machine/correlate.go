@@ -77,8 +77,8 @@ func (t *Turn) match(key eventlog.KeyRef, m Kept, waiters []Waiter) {
 	sole := len(waiters) == 1
 	e := &eventlog.Event{Type: eventlog.MessageMatched, Topic: key.Topic, Key: key.Key, Value: key.Value, Msg: m.Msg, Message: m.Message, Expires: m.Expires, Sole: sole}
 	page := waiters
-	if len(page) > fanOutPage {
-		page, e.Until = waiters[:fanOutPage], waiters[len(waiters)-1].N
+	if size := t.S.Rules.Limits.page(); len(page) > size {
+		page, e.Until = waiters[:size], waiters[len(waiters)-1].N
 	}
 	t.choose(e, key, page, m, sole)
 }
@@ -124,7 +124,7 @@ func (t *Turn) fanOut(msg uint64) {
 			if w.N <= m.After || w.N > m.Until {
 				continue
 			}
-			if len(page) == fanOutPage {
+			if len(page) == s.Rules.Limits.page() {
 				more = true
 				break
 			}

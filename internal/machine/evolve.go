@@ -144,14 +144,14 @@ func (s *State) refused(r eventlog.Refusal, e *eventlog.Event) {
 	}
 	i.N = e.N
 	i.Refused = append(i.Refused, Answer{Request: r.Request, Made: r.Made, At: e.At, Answer: r.Answer})
-	i.Refused = i.forget(i.Refused)
+	i.Refused = i.forget(i.Refused, s.Rules.Limits.answers())
 	s.changed(Row{Kind: RowInstance, ID: r.ID})
 }
 
 // forget drops what exceeds the memory of answers; protocol rule 8: the greatest Made that
 // was forgotten is remembered.
-func (i *Instance) forget(l []Answer) []Answer {
-	for len(l) > rememberedAnswers {
+func (i *Instance) forget(l []Answer, limit int) []Answer {
+	for len(l) > limit {
 		i.Floor = max(i.Floor, l[0].Made)
 		l = slices.Delete(l, 0, 1)
 	}
@@ -164,7 +164,7 @@ func (s *State) mailbox(i *Instance, e *eventlog.Event) {
 		i.Seq = e.Seq
 	}
 	if e.Request != "" && e.Seq > 0 {
-		i.Applied = i.forget(append(i.Applied, Answer{Request: e.Request, Made: e.Made, At: e.At}))
+		i.Applied = i.forget(append(i.Applied, Answer{Request: e.Request, Made: e.Made, At: e.At}), s.Rules.Limits.answers())
 	}
 	for _, k := range e.Unsubs {
 		i.Subs = slices.DeleteFunc(i.Subs, func(x Subscription) bool { return x.KeyRef == k })

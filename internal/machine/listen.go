@@ -16,6 +16,9 @@ func (t *Turn) transit(i *Instance, e *eventlog.Event) {
 // after which nothing wants it, together with what was buffered for it.
 func (t *Turn) transitWith(plan *Plan, i *Instance, e *eventlog.Event) {
 	s := t.S
+	if s.Frozen[i.ID] != "" {
+		return // protocol rule 12: its next event is InstanceQuarantined
+	}
 	e.ID, e.Seq, e.Run = i.ID, i.Seq+1, i.Run
 	if e.Type == eventlog.InstanceStarted {
 		e.Run = s.N + 1
@@ -55,7 +58,7 @@ func (t *Turn) subscriptions(plan *Plan, i *Instance, e *eventlog.Event) {
 		back = append(back, t.toKey(b.KeyRef, eventlog.Request{Type: eventlog.Returned, ID: i.ID, Run: e.Run, Msg: b.Msg, Message: b.Message, Expires: b.Expires, Sole: true}))
 	}
 	for _, k := range wanted {
-		if after.subscription(k) > 0 || after.buffered(k) >= bufferLimit {
+		if after.subscription(k) > 0 || after.buffered(k) >= s.Rules.Limits.buffer() {
 			continue
 		}
 		e.Subs = append(e.Subs, k)
@@ -160,7 +163,7 @@ func (t *Turn) deliverTo(i *Instance, r *eventlog.Request) string {
 			t.take(i, n, b, r.Oldest)
 			return OK
 		}
-		if i.buffered(key) < bufferLimit {
+		if i.buffered(key) < s.Rules.Limits.buffer() {
 			t.transit(i, &eventlog.Event{Type: eventlog.MessageBuffered, Topic: r.Topic, Key: r.Key, Value: r.Value,
 				Msg: r.Msg, Message: r.Message, Expires: r.Expires, Sole: r.Sole, Local: s.local(r.Value) && !r.Oldest})
 			return OK
@@ -204,7 +207,7 @@ func (t *Turn) take(i *Instance, n *Node, b Buffered, again bool) {
 // settle lets listeners take what was buffered for them.
 func (t *Turn) settle(id string) {
 	i := t.S.Instances[id]
-	for i.active() && len(i.Buffer) > 0 {
+	for i.active() && t.S.Frozen[id] == "" && len(i.Buffer) > 0 {
 		taken := false
 		for _, b := range i.Buffer {
 			if n := takes(t.S.Plans[i.Plan], i, b.KeyRef); n != nil {

@@ -1,5 +1,7 @@
 package machine
 
+import "cmp"
+
 // Rules switches single protocol rules off. The zero value keeps them all and is the only
 // one that production code uses; tests switch one off and expect the auditor to notice.
 type Rules struct {
@@ -29,4 +31,18 @@ type Rules struct {
 	NoLocalQueue     bool // 3: local requests are decided inside the request that made them
 	NoForeign        bool // 2: a request of another partition is decided here
 	NoPosition       bool // 5: a batch that decided nothing leaves no event
+
+	// Limits are smaller in tests, so that short runs reach them.
+	Limits Limits
 }
+
+// Limits of what is kept; 0 = as documented.
+type Limits struct {
+	Answers int // that an instance remembers: 128 applied, 128 refused
+	Page    int // waiters that one event serves: 256
+	Buffer  int // messages of one key that an instance keeps: 100
+}
+
+func (l Limits) answers() int { return cmp.Or(l.Answers, rememberedAnswers) }
+func (l Limits) page() int    { return cmp.Or(l.Page, fanOutPage) }
+func (l Limits) buffer() int  { return cmp.Or(l.Buffer, bufferLimit) }
