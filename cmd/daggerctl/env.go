@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// The pair that is used when neither a log nor a store is named.
+const (
+	defaultLog   = "file:dagger-data/log"
+	defaultStore = "pebble:dagger-data/store"
+)
+
+// env is what every verb has: where to look and how to print.
+type env struct {
+	log, store string // URLs; "" = not named
+	output     string // table, json or jsonl
+	progress   string // auto, bar, plain or none
+	iso        bool   // times as they are, not relative
+	timeout    time.Duration
+	stdout     io.Writer
+	stderr     io.Writer
+	getenv     func(string) string
+	now        func() time.Time
+}
+
+func (e *env) asJSON() bool { return e.output == "json" || e.output == "jsonl" }
+
+// urls are the log and the store to open. Whoever names only one means only that one.
+func (e *env) urls() (log, store string, err error) {
+	switch {
+	case e.log == "" && e.store == "":
+		return defaultLog, defaultStore, nil
+	case e.log == "":
+		return "", "", failure(statusUsage, "--store is given without --log")
+	}
+	return e.log, e.store, nil
+}
+
+// openLog opens a log that exists.
+func (e *env) openLog(ctx context.Context) (eventlog.Log, error) {
+	raw, _, err := e.urls()
+	if err != nil {
+		return nil, err
+	}
+	if scheme, _, _ := strings.Cut(raw, ":"); !slices.Contains(eventlog.Schemes(), scheme) {
+		return nil, failure(statusUsage, "--log: the scheme is one of %s", strings.Join(eventlog.Schemes(), ", "))
+	}
+	if err := exists("log", "file:", raw); err != nil {
+		return nil, err
+	}
+	log, err := eventlog.Open(ctx, raw)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return log, nil
+}
+
+// openStore opens the store of the log's application; create lets it be a new one.
+func (e *env) openStore(ctx context.Context, log eventlog.Log, create bool) (projection.Store, error) {
+	_, raw, err := e.urls()
+	if err != nil {
+		return nil, err
+	}
+	if raw == "" {
+		return nil, failure(statusUsage, "--log is given without --store")
+	}
+	if scheme, _, _ := strings.Cut(raw, ":"); !slices.Contains(projection.Schemes(), scheme) {
+		return nil, failure(statusUsage, "--store: the scheme is one of %s", strings.Join(projection.Schemes(), ", "))
+	}
+	if !create {
+		if err := exists("store", "pebble:", raw); err != nil {
+			return nil, err
+		}
+	}
+	store, err := projection.Open(ctx, raw, projection.Identity{App: log.App(), Partitions: log.Partitions()})
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return store, nil
+}
+
+// open opens both.
+func (e *env) open(ctx context.Context, create bool) (eventlog.Log, projection.Store, error) {
+	log, err := e.openLog(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := e.openStore(ctx, log, create)
+	if err != nil {
+		return nil, nil, errors.Join(err, log.Close())
+	}
+	return log, store, nil
+}
+
+// unreachable is an error of opening: what is wrong with settings and identity fails, the
+// rest can't be reached.
+func unreachable(err error) error {
+	for _, is := range []error{
+		eventlog.ErrPartitions, eventlog.ErrSettings, eventlog.ErrTopicChanged, projection.ErrForeign,
+	} {
+		if errors.Is(err, is) {
+			return err
+		}
+	}
+	return &statusError{statusUnreachable, err}
+}
+
+// exists refuses a directory that is not there, which opening would create.
+func exists(what, scheme, raw string) error {
+	rest, ok := strings.CutPrefix(raw, scheme)
+	if !ok {
+		return nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil // opening it says why
+	}
+	dir := u.Path
+	if u.Opaque != "" {
+		if dir, err = url.PathUnescape(u.Opaque); err != nil {
+			dir = rest
+		}
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return failure(statusUnreachable, "there is no %s in %s: name it with --%s", what, dir, what)
+	}
+	return nil
+}
+
+// note tells the user something beside the result.
+func (e *env) note(format string, args ...any) {
+	fmt.Fprintf(e.stderr, format+"\n", args...)
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/godagger/dagger/internal/engine"
+)
+
+type listArgs struct {
+	definition string
+	status     string
+	idPrefix   string
+	limit      int
+	cursor     string
+}
+
+// listed are the statuses that instances can have.
+var listed = []string{"EXECUTING", "COMPLETED", "FAILURE", "STOPPED", "QUARANTINED"}
+
+func listCommand(e *env) *cobra.Command {
+	var a listArgs
+	c := &cobra.Command{
+		Use: "list", Short: "list instances, oldest first", Args: noArgs,
+		Long: "list prints instances as the store has them, oldest first. With -o json it is one array, with -o jsonl one object a line.",
+		RunE: func(c *cobra.Command, _ []string) error { return list(c.Context(), e, a) },
+	}
+	f := c.Flags()
+	f.StringVar(&a.definition, "definition", "", "only instances of the definition `NAME`")
+	f.StringVar(&a.status, "status", "", "only instances with the `STATUS`: "+strings.Join(listed, ", "))
+	f.StringVar(&a.idPrefix, "id-prefix", "", "only instances whose id begins with `TEXT`")
+	f.IntVar(&a.limit, "limit", 100, "print at most so many")
+	f.StringVar(&a.cursor, "cursor", "", "go on where a list that was cut off says")
+	complete(c, e)
+	return c
+}
+
+// list prints a page of instances.
+func list(ctx context.Context, e *env, a listArgs) (err error) {
+	if a.limit < 1 {
+		return failure(statusUsage, "--limit must be at least 1")
+	}
+	if a.status != "" {
+		if err := oneOf("status", a.status, listed...); err != nil {
+			return err
+		}
+	}
+	log, store, err := e.open(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close(), log.Close()) }()
+	found := []instance{}
+	f := engine.Filter{Definition: a.definition, Status: a.status, IDPrefix: a.idPrefix, Cursor: a.cursor}
+	for {
+		f.Limit = min(a.limit-len(found), 1000)
+		page, err := engine.ReadList(ctx, store, f)
+		if err != nil {
+			return err
+		}
+		for _, i := range page.Instances {
+			found = append(found, view(i, nil))
+		}
+		if f.Cursor = page.Cursor; f.Cursor == "" || len(found) >= a.limit {
+			break
+		}
+	}
+	if f.Cursor != "" {
+		defer func() {
+			if err == nil {
+				e.note("there are more: --cursor %s", f.Cursor)
+			}
+		}()
+	}
+	switch e.output {
+	case "json":
+		return e.print(found)
+	case "jsonl":
+		for _, v := range found {
+			if err := e.print(v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := e.table("ID", "DEFINITION", "STATUS", "STEP", "SINCE", "UPDATED", "ERROR")
+	for _, v := range found {
+		step, since := v.step()
+		t.row(v.ID, v.Definition, v.Status, step, e.time(since), e.time(v.Updated), line(v.Error))
+	}
+	return t.end()
+}
+
+// completeTime is how long a completion may take: a shell waits for it.
+const completeTime = 300 * time.Millisecond
+
+// complete lets shells complete definitions, statuses and ids; without a word when the log
+// or store can't be read.
+func complete(c *cobra.Command, e *env) {
+	nothing := cobra.ShellCompDirectiveNoFileComp
+	ask := func(c *cobra.Command, f func(ctx context.Context) []string) []string {
+		if fromEnvironment(c, e.getenv) != nil {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), completeTime)
+		defer cancel()
+		return f(ctx)
+	}
+	if c.Flags().Lookup("definition") != nil {
+		_ = c.RegisterFlagCompletionFunc("definition", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return ask(c, e.definitions), nothing
+		})
+		_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(listed, nothing))
+		return
+	}
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, nothing
+		}
+		return ask(c, func(ctx context.Context) []string { return e.ids(ctx, prefix) }), nothing
+	}
+}
+
+// definitions are those that have instances.
+func (e *env) definitions(ctx context.Context) (names []string) {
+	log, store, err := e.open(ctx, false)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = errors.Join(store.Close(), log.Close()) }()
+	counts, _, err := engine.ReadCount(ctx, store, engine.Filter{})
+	if err != nil {
+		return nil
+	}
+	for name := range counts {
+		name = name[:max(strings.LastIndexByte(name, '/'), 0)]
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ids are some that begin with a prefix.
+func (e *env) ids(ctx context.Context, prefix string) (ids []string) {
+	log, store, err := e.open(ctx, false)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = errors.Join(store.Close(), log.Close()) }()
+	page, err := engine.ReadList(ctx, store, engine.Filter{IDPrefix: prefix, Limit: 50})
+	if err != nil {
+		return nil
+	}
+	for _, i := range page.Instances {
+		ids = append(ids, i.ID)
+	}
+	return ids
+}
