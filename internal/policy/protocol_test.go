@@ -14,7 +14,10 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the files that name a rule into docs/protocol.md")
 
-const lastRule = 27
+const (
+	lastRule = 27
+	seeded   = "TestWithoutRule" // runs the seeded driver with one rule switched off
+)
 
 // TestProtocol holds docs/protocol.md against the tree: the rules are there, in order, each
 // with files that keep it and tests that show it, which exist. Where comments name a rule,
@@ -76,13 +79,13 @@ func checkRule(t *testing.T, root string, n int, section string, naming []string
 	}
 	for _, m := range shown.FindAllStringSubmatch(section, -1) {
 		tests := sources(t, filepath.Join(root, filepath.FromSlash(m[1])))
-		if tests == "" {
-			t.Logf("rule %d: there is no %s yet", n, m[1])
-			continue
-		}
 		tests += sources(t, filepath.Join(root, "internal", "machine")) // Rules names the parts
 		for name := range strings.SplitSeq(m[2], ", ") {
 			function, part, _ := strings.Cut(name, "/")
+			if function == seeded && !strings.Contains(tests, "func "+seeded+"(") {
+				t.Logf("rule %d: the seeded driver is not there yet", n)
+				continue
+			}
 			if !strings.Contains(tests, "func "+function+"(") || part != "" && !regexp.MustCompile(`\b`+part+`\b`).MatchString(tests) {
 				t.Errorf("rule %d is shown by %s in %s, which is not there", n, name, m[1])
 			}

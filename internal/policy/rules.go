@@ -30,7 +30,7 @@ var testModules = []string{goCmp, rapid, "go.uber.org/goleak", "github.com/rogpe
 // starts, drives and audits the real parts. Go itself refuses a cycle.
 var kits = []string{
 	"eventlog", "eventlog/eventlogtest", "eventlog/embedlog", "eventlog/kafkalog", "projection/storetest", "projection/memstore",
-	"backends/pebble", "internal/kafkatest", "internal/audit", "internal/sim", "workflowtest",
+	"backends/pebble", "internal/kafkatest", "internal/audit", "workflowtest",
 }
 
 // impure is what the state machine must not know: time, chance, the outside.
@@ -70,12 +70,6 @@ var rules = map[string]rule{
 	"internal/machine": {ours: []string{"eventlog"}, never: impure},
 	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "eventlog"}, theirs: []string{ids}},
 	"internal/audit":   {ours: []string{"eventlog"}},
-	"internal/sim": {
-		ours: []string{
-			"internal/engine", "internal/machine", "internal/audit", "scheduler",
-			"projection", "projection/memstore", "eventlog", "eventlog/embedlog",
-		},
-	},
 
 	"workflow": {ours: []string{"internal/engine", "internal/machine", "scheduler", "projection", "eventlog"}},
 	"workflowtest": {
