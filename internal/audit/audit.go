@@ -28,6 +28,8 @@ type Options struct {
 	Settled bool
 	// Limit is how many violations are kept in Report.First; 0 = 100. All are counted.
 	Limit int
+	// Buffered is how many messages of one key an instance keeps; 0 = 100, as the engine does.
+	Buffered int
 	// Progress is told how far the audit is, in offsets; may be nil.
 	Progress func(done, total int64)
 	// Each sees every event before it is checked; may be nil. It must not keep the event.

@@ -91,6 +91,9 @@ func New(partitions int32, o Options) *Auditor {
 	if o.Limit == 0 {
 		o.Limit = 100
 	}
+	if o.Buffered == 0 {
+		o.Buffered = bufferLimit
+	}
 	a := &Auditor{
 		o: o, partitions: map[int32]*partition{}, count: partitions, seed: maphash.MakeSeed(),
 		told: map[route][]mark{}, counted: map[route][]noted{}, deliveries: map[delivery]*deliver{},

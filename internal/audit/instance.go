@@ -386,7 +386,7 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 				n++
 			}
 		}
-		p.check(i, e, n <= bufferLimit, "%d messages of one key are buffered", n)
+		p.check(i, e, n <= p.a.o.Buffered, "%d messages of one key are buffered", n)
 	case eventlog.BufferExpired:
 		at := slices.IndexFunc(i.buffer, func(b buffered) bool { return b.msg == e.Msg && b.KeyRef == k })
 		if p.check(i, e, at >= 0, "message %d is not buffered", e.Msg) {
@@ -444,6 +444,6 @@ func (p *partition) after(i *instance, e *eventlog.Event) {
 				full++
 			}
 		}
-		p.check(i, e, has || full >= bufferLimit, "task %s waits for %s and is not subscribed", t.path, name(k))
+		p.check(i, e, has || full >= p.a.o.Buffered, "task %s waits for %s and is not subscribed", t.path, name(k))
 	}
 }
