@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/godagger/dagger/internal/engine"
 	"github.com/godagger/dagger/internal/machine"
@@ -65,6 +66,55 @@ func TestPatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPatchAgainstMaps compares diff with the same made of maps, on random objects.
+func TestPatchAgainstMaps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := []string{"a", "b\"", "c<", "A", "d\\", "é"}
+		values := []any{1, "x,}", "\\\"", []any{1, "]"}, map[string]any{"k": "}", "l": []int{}}, nil, true, 1.5}
+		object := func(label string) (json.RawMessage, map[string]json.RawMessage) {
+			m := map[string]any{}
+			for _, n := range rapid.SliceOf(rapid.SampledFrom(names)).Draw(t, label) {
+				m[n] = rapid.SampledFrom(values).Draw(t, label)
+			}
+			data, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fields := map[string]json.RawMessage{}
+			if err := json.Unmarshal(data, &fields); err != nil {
+				t.Fatal(err)
+			}
+			return data, fields
+		}
+		before, old := object("before")
+		after, now := object("after")
+		want := map[string]json.RawMessage{}
+		for k, v := range now {
+			if was, ok := old[k]; !ok || string(was) != string(v) {
+				want[k] = v
+			}
+		}
+		for k := range old {
+			if _, ok := now[k]; !ok {
+				want[k] = json.RawMessage("null")
+			}
+		}
+		patch, err := diff(nil, before, after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]json.RawMessage{}
+		if patch != nil {
+			if err := json.Unmarshal(patch, &got); err != nil {
+				t.Fatalf("patch %s: %v", patch, err)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("patch of %s to %s (-want +got):\n%s", before, after, diff)
+		}
+	})
 }
 
 func TestParametersThatDoNotDecodeAreTerminal(t *testing.T) {
