@@ -4,17 +4,23 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/eventlog/eventlogtest"
+	"github.com/godagger/dagger/internal/kafkatest"
 )
 
 // TestSuite runs the contract over the real brokers that KAFKA_BROKERS names, or over a
-// fake one.
+// fake one. Real brokers are joined by one that may be killed, for the crashes.
 func TestSuite(t *testing.T) {
 	eventlogtest.Run(t, func(t *testing.T) *eventlogtest.Harness {
-		addrs, _ := brokers(t)
+		addrs, real := brokers(t)
+		if real && strings.Contains(t.Name(), "/crash/") {
+			return crashing(t)
+		}
 		return harness(addrs)
 	})
 }
@@ -33,6 +39,32 @@ func harness(addrs string) *eventlogtest.Harness {
 			}
 			return err
 		},
+		// A fake broker loses what a transaction of the same id writes after a crash.
 		Features: eventlogtest.Features{NoCrash: true},
 	}
+}
+
+// crashing is a harness over a broker of its own, which is killed and started again.
+func crashing(t *testing.T) *eventlogtest.Harness {
+	if _, err := exec.LookPath("java"); err != nil {
+		t.Skip("a broker that can be killed needs Java:", err)
+	}
+	b, err := kafkatest.Start(t.Context(), kafkatest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	h := harness(b.Addr())
+	h.Features = eventlogtest.Features{}
+	h.Crash = func(eventlog.Log) error {
+		if err := b.Kill(); err != nil {
+			return err
+		}
+		return b.Restart(t.Context())
+	}
+	return h
 }

@@ -24,6 +24,7 @@ import (
 const (
 	startTimeout = 60 * time.Second
 	stopTimeout  = 15 * time.Second // a broker takes two seconds to stop
+	fenceTimeout = 10 * time.Second // a session lasts 1.5
 )
 
 // Options say how a broker runs. The zero value works.
@@ -41,6 +42,7 @@ type Broker struct {
 	temporary bool
 	port      int
 	heap      int
+	killed    bool // since the last start
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -132,12 +134,27 @@ func (b *Broker) java(ctx context.Context, args ...string) *exec.Cmd {
 
 // run starts the process and waits until it listens.
 func (b *Broker) run(ctx context.Context) error {
+	if err := b.spawn(ctx, b.config()); err != nil {
+		return err
+	}
+	return b.poll(ctx, func() (bool, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", b.Addr())
+		if err != nil {
+			return false, nil // not yet
+		}
+		return true, conn.Close()
+	})
+}
+
+// spawn starts the process.
+func (b *Broker) spawn(ctx context.Context, config string) error {
 	log, err := os.OpenFile(b.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the broker's log: %w", err)
 	}
 	defer log.Close()
-	cmd := b.java(context.WithoutCancel(ctx), "kafka.Kafka", b.config()) // it outlives Start
+	cmd := b.java(context.WithoutCancel(ctx), "kafka.Kafka", config) // it outlives Start
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = dieTogether()
 	exit, err := start(cmd)
@@ -147,18 +164,21 @@ func (b *Broker) run(ctx context.Context) error {
 	b.mu.Lock()
 	b.cmd, b.exit = cmd, exit
 	b.mu.Unlock()
-	return b.await(ctx, exit)
+	return nil
 }
 
-func (b *Broker) await(ctx context.Context, exit <-chan struct{}) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it did not listen within %v", startTimeout))
+// poll waits until ready says so, or the process ends.
+func (b *Broker) poll(ctx context.Context, ready func() (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it was not ready within %v", startTimeout))
 	defer cancel()
+	b.mu.Lock()
+	exit := b.exit
+	b.mu.Unlock()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var d net.Dialer
-		if conn, err := d.DialContext(ctx, "tcp", b.Addr()); err == nil {
-			return conn.Close()
+		if done, err := ready(); done || err != nil {
+			return err
 		}
 		select {
 		case <-exit:
@@ -173,15 +193,62 @@ func (b *Broker) await(ctx context.Context, exit <-chan struct{}) error {
 }
 
 // Kill ends the process at once (SIGKILL); the data stays for Restart.
-func (b *Broker) Kill() error { return b.end(syscall.SIGKILL) }
+func (b *Broker) Kill() error {
+	b.killed = true
+	return b.end(syscall.SIGKILL)
+}
 
 // Restart starts the process again, on the same port and data, and waits until it listens.
-// After Kill a single node first waits for its own old session to end, a few seconds.
+//
+// After Kill it first lets a controller alone note that the broker was away, as it does in a
+// cluster; three seconds more. A single node that finds its own old session still running
+// takes its partitions for led, then for gone, and forgets to end prepared transactions in
+// them (Kafka 4.4.0).
 func (b *Broker) Restart(ctx context.Context) error {
 	if err := b.end(syscall.SIGTERM); err != nil {
 		return err
 	}
+	if b.killed {
+		b.killed = false
+		if err := b.forget(ctx); err != nil {
+			return err
+		}
+	}
 	return b.run(ctx)
+}
+
+// forget runs the node as a controller only, until the broker's session has ended.
+func (b *Broker) forget(ctx context.Context) error {
+	props, err := os.ReadFile(b.config())
+	if err != nil {
+		return fmt.Errorf("read server.properties: %w", err)
+	}
+	file := filepath.Join(b.dir, "controller.properties")
+	if err := os.WriteFile(file, []byte(controllerOnly(string(props))), 0o644); err != nil {
+		return fmt.Errorf("write controller.properties: %w", err)
+	}
+	before, err := b.fencings()
+	if err != nil {
+		return err
+	}
+	if err := b.spawn(ctx, file); err != nil {
+		return err
+	}
+	enough := time.Now().Add(fenceTimeout) // it may have been given up before it was killed
+	fenced := b.poll(ctx, func() (bool, error) {
+		now, err := b.fencings()
+		return now > before || time.Now().After(enough), err
+	})
+	return errors.Join(fenced, b.end(syscall.SIGTERM))
+}
+
+// fencings counts how often the broker's log says that the controller has given it up.
+func (b *Broker) fencings() (int, error) {
+	log, err := os.ReadFile(b.LogFile())
+	if err != nil {
+		return 0, fmt.Errorf("read the broker's log: %w", err)
+	}
+	return bytes.Count(log, []byte(fencedLine)), nil
 }
 
 // Stop ends the process, in order where it can, and removes a temporary data directory.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 func (b *Broker) logConfig() string { return filepath.Join(b.dir, "log4j2.properties") }
@@ -17,7 +18,32 @@ appender.out.layout.type = PatternLayout
 appender.out.layout.pattern = [%d] %p %m (%c)%n
 rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
+logger.controller.name = org.apache.kafka.controller.ReplicationControlManager
+logger.controller.level = info
+logger.broker.name = org.apache.kafka.controller.BrokerHeartbeatManager
+logger.broker.level = info
 `
+
+// fencedLine is what the controller logs when it gives up a broker.
+const fencedLine = "Fencing broker 1 "
+
+// controllerOnly are the settings of the same node without the broker.
+func controllerOnly(props string) string {
+	var out strings.Builder
+	for line := range strings.Lines(props) {
+		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key {
+		case "process.roles":
+			line = key + "=controller\n"
+		case "listeners", "advertised.listeners":
+			_, controller, _ := strings.Cut(value, ",")
+			line = key + "=" + controller + "\n"
+		case "inter.broker.listener.name":
+			line = ""
+		}
+		out.WriteString(line)
+	}
+	return out.String()
+}
 
 // settings are those of a single node that starts fast, sorted by name.
 func settings(port, controller int, data string, more map[string]string) [][2]string {
