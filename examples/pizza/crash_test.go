@@ -4,10 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +21,7 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/audit"
+	"github.com/godagger/dagger/projection"
 )
 
 // asProgram makes the test binary the program, for tests that kill it.
@@ -65,7 +71,7 @@ func program(t *testing.T, done map[string]bool, kill int, args ...string) (stdo
 
 // TestKilled kills the program ten times in the middle of 500 orders and lets it finish. The
 // log must keep every promise that an auditor can see in it, among them: each order placed
-// once.
+// once; the store must be what the log says, and equal to one that is rebuilt from it.
 func TestKilled(t *testing.T) {
 	const orders, kills = 500, 10
 	seed := rand.Uint64()
@@ -90,6 +96,27 @@ func TestKilled(t *testing.T) {
 	}
 	requireSummary(t, stdout, "500 500 0 0")
 
+	auditOrders(t, logURL, orders)
+	ctl := daggerctl(t)
+	stores := []string{args[3], "pebble:" + filepath.Join(dir, "again")}
+	ctl("rebuild", "--log", logURL, "--store", stores[1])
+	for _, store := range stores {
+		var verified struct{ Instances, Differences int }
+		if err := json.Unmarshal(ctl("verify", "--log", logURL, "--store", store, "-o", "json"), &verified); err != nil {
+			t.Fatal(err)
+		}
+		if verified.Instances != orders || verified.Differences != 0 {
+			t.Errorf("verify %s: %+v", store, verified)
+		}
+	}
+	if a, b := dump(t, logURL, stores[0]), dump(t, logURL, stores[1]); !bytes.Equal(a, b) {
+		t.Errorf("the store rebuilt from the log has %d bytes that differ from the %d of the first", len(b), len(a))
+	}
+}
+
+// auditOrders wants a log that keeps its promises.
+func auditOrders(t *testing.T, logURL string, orders int64) {
+	t.Helper()
 	log, err := eventlog.Open(t.Context(), logURL)
 	if err != nil {
 		t.Fatal(err)
@@ -105,4 +132,58 @@ func TestKilled(t *testing.T) {
 	if report.Instances != orders || report.Messages != orders {
 		t.Errorf("the log has %d instances and %d orders, want %d", report.Instances, report.Messages, orders)
 	}
+}
+
+// daggerctl builds the tool, as this test was built, and returns a function that runs it.
+func daggerctl(t *testing.T) func(args ...string) []byte {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "daggerctl.exe")
+	build := []string{"build", "-o", name}
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		build = append(build, "-race") // its packages are compiled then already
+	}
+	if out, err := exec.CommandContext(t.Context(), "go", append(build, "github.com/godagger/dagger/cmd/daggerctl")...).CombinedOutput(); err != nil {
+		t.Fatalf("build daggerctl: %v\n%s", err, out)
+	}
+	return func(args ...string) []byte {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), name, args...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("daggerctl %v: %v\n%s%s", args, err, out, stderr.String())
+		}
+		return out
+	}
+}
+
+// dump is every row of every partition of a store.
+func dump(t *testing.T, logURL, storeURL string) []byte {
+	t.Helper()
+	log, err := eventlog.Open(t.Context(), logURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	store, err := projection.Open(t.Context(), storeURL, projection.Identity{App: log.App(), Partitions: log.Partitions()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	var rows bytes.Buffer
+	for p := range log.Partitions() {
+		view, err := store.View(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = view.Dump(t.Context(), func(r projection.Row) error {
+			fmt.Fprintf(&rows, "%d %x %q %q\n", p, r.Kind, r.Key, r.Value)
+			return nil
+		})
+		if err := errors.Join(err, view.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return rows.Bytes()
 }
