@@ -1,0 +1,78 @@
+package engine
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// simEnvOf is the world of a seed.
+func simEnvOf(seed uint64) simEnv {
+	return simEnv{partitions: 3, workers: 3, instances: 8, keys: 5, seconds: 60,
+		unknown: 30, refuse: 100, lost: 60, late: 500, crash: 20, freeze: 20, move: 40, rewind: 15, wipe: 5, jump: 8, recreate: 10,
+		kill: 10, stale: 200, cache: 4000, skew: 3000,
+		limits: machine.Limits{Answers: 8, Page: 2, Buffer: 3}}
+}
+
+func simRun(t *testing.T, seed uint64, env simEnv, rules simRules, trace func(string)) *world {
+	t.Helper()
+	w := newWorld(seed, env, rules, trace)
+	defer func() {
+		if r := recover(); r != nil {
+			t.Errorf("seed %d panics: %v", seed, r)
+			panic(r)
+		}
+	}()
+	w.run()
+	return w
+}
+
+// TestSimulation runs the owners, the pool's bookkeeping and the relays in worlds full of
+// faults and audits their logs. DAGGER_SEEDS=n runs n seeds, DAGGER_SEED=n one, with trace.
+func TestSimulation(t *testing.T) {
+	if s := os.Getenv("DAGGER_SEED"); s != "" {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := simRun(t, seed, simEnvOf(seed), simRules{}, func(line string) { fmt.Println(line) })
+		t.Logf("%+v", w.count)
+		for _, f := range w.faults {
+			t.Error(f)
+		}
+		return
+	}
+	n := 100
+	if s := os.Getenv("DAGGER_SEEDS"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began, bad := time.Now(), 0
+	var steps, commits, crashes, fenced, unknown, events, mended int
+	for seed := range uint64(n) {
+		w := simRun(t, seed, simEnvOf(seed), simRules{}, nil)
+		steps += w.count.steps
+		commits += w.count.commits
+		crashes += w.count.crashes
+		fenced += w.count.fenced
+		unknown += w.count.unknown
+		events += w.count.events
+		mended += w.count.mended
+		if len(w.faults) > 0 {
+			bad++
+			t.Errorf("seed %d: %s", seed, strings.Join(w.faults[:min(3, len(w.faults))], "\n    "))
+			if bad >= 10 {
+				t.Fatalf("after %d seeds", seed+1)
+			}
+		}
+	}
+	t.Logf("%d seeds in %.1fs: %d steps, %d commits, %d events, %d crashes, %d fencings, %d unknown outcomes, %d mended",
+		n, time.Since(began).Seconds(), steps, commits, events, crashes, fenced, unknown, mended)
+}
