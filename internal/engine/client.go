@@ -16,9 +16,12 @@ import (
 var errMoved = errors.New("engine: the partition moved to another worker")
 
 // call is somebody who waits for a reply.
-type call struct{ done chan reply }
+type call struct {
+	done chan reply
+	wait bool // set by the runner: it waits for the end of a run
+}
 
-func newCall() *call { return &call{make(chan reply, 1)} }
+func newCall() *call { return &call{done: make(chan reply, 1)} }
 
 // reply answers and never blocks; the first reply counts.
 func (c *call) reply(r reply) {
@@ -86,6 +89,9 @@ func (e *Engine) ask(ctx context.Context, partition int32, u unit) (reply, error
 	case x := <-c.done:
 		return x, x.err
 	case <-ctx.Done():
+		if u.wait {
+			owner.leave(u)
+		}
 		return reply{}, context.Cause(ctx)
 	}
 }

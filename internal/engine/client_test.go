@@ -344,3 +344,51 @@ func TestCallWithoutRun(t *testing.T) {
 		t.Errorf("call after Close: %v", err)
 	}
 }
+
+// TestWaitsEnd has more waits than calls may queue; those whose callers go are forgotten.
+func TestWaitsEnd(t *testing.T) {
+	log := memLog(t)
+	e, stop := runEngine(t, log, memStore(t), runOrders(t))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if a, err := startOrder(ctx, e, "a", "1"); err != nil || a.Answer != machine.OK {
+		t.Fatal(a, err)
+	}
+	until(t, ctx, "the partition is here", func() bool { return e.runner(eventlog.PartitionOf("a", 4)) != nil })
+	r := e.runner(eventlog.PartitionOf("a", 4))
+	const waits = busyUnits + 100
+	calls := make([]unit, waits)
+	for k := range calls { // as Wait does, without a goroutine for each
+		calls[k] = unit{request: eventlog.Request{ID: "a"}, offset: -1, read: true, wait: true, token: newCall()}
+		if !r.submit(calls[k]) {
+			t.Fatal("the partition has moved")
+		}
+	}
+	get := func() {
+		t.Helper()
+		if _, err := e.Get(ctx, "a"); err != nil {
+			t.Fatalf("get while many wait: %v", err)
+		}
+	}
+	get()
+	for k := range calls {
+		r.leave(calls[k])
+	}
+	soon, gone := context.WithCancel(ctx)
+	gone()
+	if _, err := e.Wait(soon, "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("wait: %v", err)
+	}
+	get() // it is decided behind the leaving
+	for k := range calls {
+		select {
+		case x := <-calls[k].token.(*call).done:
+			t.Fatalf("a wait was answered: %+v", x)
+		default:
+		}
+	}
+	stop()
+	if n := len(r.o.waiters); n > 0 {
+		t.Errorf("waits for %d instances are left", n)
+	}
+}

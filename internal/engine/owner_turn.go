@@ -283,6 +283,20 @@ func (o *owner) read(u *unit) {
 	}
 }
 
+// leave forgets a wait, wherever it stands.
+func (o *owner) leave(u *unit) {
+	same := func(x unit) bool { return x.token == u.token }
+	o.calls = slices.DeleteFunc(o.calls, same)
+	o.queue = slices.DeleteFunc(o.queue, same)
+	id := u.request.ID
+	if k := slices.Index(o.waiters[id], u.token); k >= 0 {
+		o.waiters[id] = slices.Delete(o.waiters[id], k, k+1)
+	}
+	if len(o.waiters[id]) == 0 {
+		delete(o.waiters, id)
+	}
+}
+
 // close ends the turn: one transaction, or nothing at all.
 func (o *owner) close() op {
 	t := o.turn

@@ -53,6 +53,7 @@ type mail struct {
 	inbox     []unit
 	results   []unit
 	calls     []unit
+	left      []unit // waits whose callers have gone
 	applied   []error
 	forwarded uint64
 	failed    error // of a goroutine of this life
@@ -86,7 +87,9 @@ func (r *runner) submit(u unit) bool {
 	r.mu.Lock()
 	stopping, full := r.stopping, r.busy >= busyUnits && u.request.Type != eventlog.StopInstance
 	if !stopping && !full {
-		r.busy++
+		if u.token.(*call).wait = u.wait; !u.wait {
+			r.busy++ // who waits for the end of a run is no work
+		}
 		r.mail.calls = append(r.mail.calls, u)
 	}
 	r.mu.Unlock()
@@ -102,6 +105,15 @@ func (r *runner) submit(u unit) bool {
 	default:
 	}
 	return true
+}
+
+// leave ends a wait whose caller has gone.
+func (r *runner) leave(u unit) {
+	r.post(func(m *mail) {
+		if !r.stopping {
+			m.left = append(m.left, u)
+		}
+	})
 }
 
 // result takes what the pool has for this partition.
@@ -172,12 +184,16 @@ func (r *runner) collect(ctx context.Context) error {
 	if ctx.Err() != nil {
 		m.inbox = nil // the next owner reads them
 		r.mail.calls, m.calls = m.calls, nil
+		m.left = nil // all waits end
 	}
 	r.room.Broadcast()
 	r.mu.Unlock()
 	r.o.inbox = append(r.o.inbox, m.inbox...)
 	r.o.results = append(r.o.results, m.results...)
 	r.o.calls = append(r.o.calls, m.calls...)
+	for k := range m.left {
+		r.o.leave(&m.left[k])
+	}
 	for _, err := range m.applied {
 		r.o.applied(err)
 	}
@@ -224,7 +240,11 @@ func (r *runner) dispatch(f effects) {
 	}
 	if len(f.replies) > 0 {
 		r.mu.Lock()
-		r.busy -= len(f.replies)
+		for _, x := range f.replies {
+			if !x.token.(*call).wait {
+				r.busy--
+			}
+		}
 		r.mu.Unlock()
 	}
 	for _, x := range f.replies {
