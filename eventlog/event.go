@@ -92,7 +92,7 @@ type Event struct {
 	Sent       *Sent           `json:"sent,omitempty"`    // message of a Command task, in the same transaction
 	Subs       []KeyRef        `json:"subs,omitempty"`    // subscribed under (Run, Seq)
 	Unsubs     []KeyRef        `json:"unsubs,omitempty"`  // no longer subscribed
-	Back       []uint64        `json:"back,omitempty"`    // buffered messages that leave the instance
+	Back       []uint64        `json:"back,omitempty"`    // buffered messages that leave the instance, by the seq of their MessageBuffered
 	State      json.RawMessage `json:"state,omitempty"`   // InstanceReset
 	Held       *Request        `json:"held,omitempty"`
 

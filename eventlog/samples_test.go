@@ -119,7 +119,7 @@ func sampleEvents() []Event {
 		with(ofInstance(90242, 15, InstanceFailed), func(e *Event) { e.Path, e.Error = "Delivery/deliver", "courier: no driver" }),
 		with(ofInstance(90221, 6, InstanceStopped), func(e *Event) {
 			e.Reason, e.Request, e.Made = "cancelled by the customer", "01JD8XA0B2", sampleAt-9
-			e.Unsubs, e.Back = []KeyRef{orderKey}, []uint64{7731}
+			e.Unsubs, e.Back = []KeyRef{orderKey}, []uint64{4}
 			e.Out = []Out{toKey(Request{Type: Unsubscribe, Act: 1}),
 				toKey(Request{Type: Returned, Msg: 7731, Message: sampleMessage(), Expires: sampleAt + 86_400_000, Sole: true})}
 		}),

@@ -46,6 +46,7 @@ type sub struct {
 
 type buffered struct {
 	eventlog.KeyRef
+	seq     uint64
 	msg     uint64
 	expires int64
 }
@@ -363,7 +364,7 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 		p.a.note(e.ID, e.Run, e.Seq, k, func(s *subscription) { s.wanted, s.partition, s.n = true, p.index, e.N })
 	}
 	for _, m := range e.Back {
-		at := slices.IndexFunc(i.buffer, func(b buffered) bool { return b.msg == m })
+		at := slices.IndexFunc(i.buffer, func(b buffered) bool { return b.seq == m })
 		if p.check(i, e, at >= 0, "message %d leaves, but it was not buffered", m) {
 			i.buffer = slices.Delete(i.buffer, at, at+1)
 		}
@@ -379,7 +380,7 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 	case eventlog.MessageBuffered:
 		p.took(i, e)
 		p.check(i, e, !slices.ContainsFunc(i.buffer, func(b buffered) bool { return b.msg == e.Msg && b.KeyRef == k }), "message %d is buffered a second time", e.Msg)
-		i.buffer = append(i.buffer, buffered{k, e.Msg, e.Expires})
+		i.buffer = append(i.buffer, buffered{k, e.Seq, e.Msg, e.Expires})
 		n := 0
 		for _, b := range i.buffer {
 			if b.KeyRef == k {

@@ -91,7 +91,7 @@ func (s *State) Evolve(e *eventlog.Event) error {
 		s.changed(Row{Kind: RowPlan, ID: e.Plan})
 	}
 	if i != nil {
-		s.changed(Row{Kind: RowInstance, ID: e.ID})
+		s.changes(i)
 		i.N = e.N
 		s.mailbox(i, e)
 		s.body(i, e)
@@ -142,10 +142,10 @@ func (s *State) refused(r eventlog.Refusal, e *eventlog.Event) {
 			return // Decide remembered it already
 		}
 	}
+	s.changes(i)
 	i.N = e.N
 	i.Refused = append(i.Refused, Answer{Request: r.Request, Made: r.Made, At: e.At, Answer: r.Answer})
 	i.Refused = i.forget(i.Refused, s.Rules.Limits.answers())
-	s.changed(Row{Kind: RowInstance, ID: r.ID})
 }
 
 // forget drops what exceeds the memory of answers; protocol rule 8: the greatest Made that
@@ -175,16 +175,16 @@ func (s *State) mailbox(i *Instance, e *eventlog.Event) {
 	if len(e.Subs) > 0 {
 		sort.Slice(i.Subs, func(a, b int) bool { return compareKeys(i.Subs[a].KeyRef, i.Subs[b].KeyRef) < 0 })
 	}
-	for _, m := range e.Back {
-		i.unbuffer(m)
+	if len(e.Back) > 0 {
+		i.Buffer = slices.DeleteFunc(i.Buffer, func(b Buffered) bool { return slices.Contains(e.Back, b.Seq) })
 	}
 	switch e.Type {
 	case eventlog.InstanceStarted:
 		i.Run = e.N
 	case eventlog.MessageReceived, eventlog.BufferExpired:
-		i.handed = i.unbuffer(e.Msg)
+		i.handed = i.unbuffer(keyOf(e), e.Msg)
 	case eventlog.MessageBuffered:
-		i.Buffer = append(i.Buffer, Buffered{KeyRef: keyOf(e), Msg: e.Msg, Message: e.Message, Expires: e.Expires, Sole: e.Sole})
+		i.Buffer = append(i.Buffer, Buffered{KeyRef: keyOf(e), Seq: e.Seq, Msg: e.Msg, Message: e.Message, Expires: e.Expires, Sole: e.Sole})
 		sort.SliceStable(i.Buffer, func(a, b int) bool { return i.Buffer[a].Msg < i.Buffer[b].Msg })
 	case eventlog.RequestHeld:
 		i.Held = append(i.Held, *e.Held)
@@ -195,13 +195,15 @@ func (s *State) mailbox(i *Instance, e *eventlog.Event) {
 	}
 }
 
-// unbuffer takes a message out of the buffer.
-func (i *Instance) unbuffer(msg uint64) (m *eventlog.Message) {
+// unbuffer takes a message out of the buffer. Its number counts in the partition of its key:
+// alone it names no message.
+func (i *Instance) unbuffer(key eventlog.KeyRef, msg uint64) (m *eventlog.Message) {
 	i.Buffer = slices.DeleteFunc(i.Buffer, func(b Buffered) bool {
-		if b.Msg == msg {
-			m = b.Message
+		if b.Msg != msg || b.KeyRef != key {
+			return false
 		}
-		return b.Msg == msg
+		m = b.Message
+		return true
 	})
 	return m
 }

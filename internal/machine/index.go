@@ -39,7 +39,7 @@ func (i *Instance) Dues() []Due {
 	}
 	if i.Quarantined == "" {
 		for _, b := range i.Buffer {
-			l = append(l, Due{At: b.Expires, Type: ExpireBuffer, ID: i.ID, Msg: b.Msg})
+			l = append(l, Due{At: b.Expires, Type: ExpireBuffer, ID: i.ID, Act: b.Seq, Msg: b.Msg})
 		}
 	}
 	if len(i.Refused) > 0 {

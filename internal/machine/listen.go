@@ -47,10 +47,10 @@ func (t *Turn) subscriptions(plan *Plan, i *Instance, e *eventlog.Event) {
 		unsubs = append(unsubs, t.toKey(sub.KeyRef, eventlog.Request{Type: eventlog.Unsubscribe, ID: i.ID, Run: e.Run, Act: sub.Act}))
 	}
 	for _, b := range after.Buffer {
-		if slices.Contains(wanted, b.KeyRef) || s.Rules.NoSurplusBack || e.Type == eventlog.MessageReceived && b.Msg == e.Msg {
+		if slices.Contains(wanted, b.KeyRef) || s.Rules.NoSurplusBack {
 			continue
 		}
-		e.Back = append(e.Back, b.Msg)
+		e.Back = append(e.Back, b.Seq)
 		if !b.Sole { // a copy of a fan-out ends here
 			t.dropped = append(t.dropped, b)
 			continue
@@ -81,9 +81,9 @@ func (i *Instance) preview(e *eventlog.Event) *Instance {
 	c.Subs = slices.DeleteFunc(c.Subs, func(x Subscription) bool { return slices.Contains(e.Unsubs, x.KeyRef) })
 	switch e.Type {
 	case eventlog.MessageReceived, eventlog.BufferExpired:
-		c.unbuffer(e.Msg)
+		c.unbuffer(keyOf(e), e.Msg)
 	case eventlog.MessageBuffered:
-		c.Buffer = append(c.Buffer, Buffered{KeyRef: keyOf(e), Msg: e.Msg, Message: e.Message, Expires: e.Expires, Sole: e.Sole})
+		c.Buffer = append(c.Buffer, Buffered{KeyRef: keyOf(e), Seq: e.Seq, Msg: e.Msg, Message: e.Message, Expires: e.Expires, Sole: e.Sole})
 	}
 	if e.Type == eventlog.InstanceStarted {
 		c.Run = e.Run
@@ -198,7 +198,7 @@ func (t *Turn) deliverTo(i *Instance, r *eventlog.Request) string {
 func (t *Turn) take(i *Instance, n *Node, b Buffered, again bool) {
 	e := &eventlog.Event{Type: eventlog.MessageReceived, Path: n.Path, Topic: b.Topic, Key: b.Key, Value: b.Value,
 		Msg: b.Msg, Message: b.Message, Again: again, Local: t.S.local(b.Value) && !again}
-	if slices.ContainsFunc(i.Buffer, func(x Buffered) bool { return x.Msg == b.Msg }) {
+	if slices.ContainsFunc(i.Buffer, func(x Buffered) bool { return x.Msg == b.Msg && x.KeyRef == b.KeyRef }) {
 		e.Message = nil // the fold has it
 	}
 	t.transit(i, e)
@@ -227,7 +227,7 @@ func (t *Turn) expireBuffer(i *Instance, r *eventlog.Request) string {
 		return Ignored
 	}
 	for _, b := range i.Buffer {
-		if b.Msg == r.Msg && b.Expires <= max(t.Now, t.S.At) {
+		if b.Seq == r.Act && b.Expires <= max(t.Now, t.S.At) {
 			t.transit(i, &eventlog.Event{Type: eventlog.BufferExpired, Topic: b.Topic, Key: b.Key, Value: b.Value, Msg: b.Msg})
 			t.deadLetter(b.KeyRef, b.Message, "no listener took it in time", i.ID)
 			t.settle(r.ID)

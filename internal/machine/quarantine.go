@@ -2,6 +2,7 @@ package machine
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -52,21 +53,19 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 		}
 	}
 	plan := t.S.Plans[body.Plan]
+	if i.Run > 0 && !body.fits(plan) || i.Run == 0 && len(r.State) > 0 {
+		return t.refuse(r, BadState)
+	}
 	e := &eventlog.Event{Type: eventlog.InstanceReset, Request: r.Request, Made: r.Made, Reason: r.Reason}
 	for _, k := range body.Tasks {
-		if k.Status != Executing {
-			continue
+		if k.Status == Executing && k.Phase != Waiting {
+			e.Starts = append(e.Starts, t.starts(plan.Task(k.Path))...)
 		}
-		n := (*Node)(nil)
-		if plan != nil {
-			n = plan.Task(k.Path)
-		}
-		if n == nil {
-			return t.refuse(r, BadState)
-		}
-		if k.Phase != Waiting {
-			e.Starts = append(e.Starts, t.starts(n)...)
-		}
+	}
+	// The fold may have failed between the end of a task and what follows from it.
+	next, between := body.between(plan)
+	if between {
+		e.Starts = t.starts(next)
 	}
 	state, err := json.Marshal(body)
 	if err != nil {
@@ -74,6 +73,9 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	}
 	e.State = state
 	t.transitWith(plan, i, e)
+	if between && next == nil {
+		t.transitWith(plan, i, &eventlog.Event{Type: eventlog.InstanceCompleted})
+	}
 	t.settle(r.ID)
 	for i = t.S.Instances[r.ID]; len(i.Held) > 0 && i.Quarantined == ""; {
 		held := i.Held[0]
@@ -81,6 +83,49 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 		t.Decide(&held)
 	}
 	return OK
+}
+
+// fits says whether an instance can go on from the body: its tasks are those of the plan, and
+// at most one of them executes, or none when the instance has ended.
+func (b *Body) fits(plan *Plan) bool {
+	if plan == nil {
+		return false
+	}
+	running := 0
+	for _, k := range b.Tasks {
+		n := plan.Task(k.Path)
+		if n == nil || n.Kind != k.Kind || k.Phase == Waiting && k.Kind != eventlog.Listen {
+			return false
+		}
+		switch k.Status {
+		case Executing:
+			running++
+		case Completed, Failure, Skipped, Stopped:
+		default:
+			return false
+		}
+	}
+	switch b.Status {
+	case Executing:
+		return running <= 1
+	case Completed, Failure, Stopped:
+		return running == 0
+	}
+	return false
+}
+
+// between says that the instance executes and none of its tasks does, and which comes next;
+// nil after the last.
+func (b *Body) between(plan *Plan) (next *Node, yes bool) {
+	if b.Status != Executing || slices.ContainsFunc(b.Tasks, func(k Task) bool { return k.Status == Executing }) {
+		return nil, false
+	}
+	for _, n := range plan.leaves {
+		if !slices.ContainsFunc(b.Tasks, func(k Task) bool { return k.Path == n.Path && (k.Status == Completed || k.Status == Skipped) }) {
+			return n, true
+		}
+	}
+	return nil, true
 }
 
 // reset replaces the body; the mailbox stays as it is.

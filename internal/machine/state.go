@@ -56,6 +56,7 @@ type Subscription struct {
 // Buffered is a message kept in the instance.
 type Buffered struct {
 	eventlog.KeyRef
+	Seq     uint64            `json:"seq"` // of its MessageBuffered
 	Msg     uint64            `json:"msg"`
 	Message *eventlog.Message `json:"message"`
 	Expires int64             `json:"expires"`
@@ -283,6 +284,9 @@ type State struct {
 
 	// Changed collects the rows that events changed since it was last emptied.
 	Changed map[Row]struct{}
+	// BeforeChange, if set, is called with an instance as it was before the first change
+	// since Changed was emptied.
+	BeforeChange func(*Instance)
 	// Frozen has the instances whose fold panicked, with the reason, until their
 	// InstanceQuarantined is in the log. Protocol rule 12.
 	Frozen map[string]string
@@ -335,6 +339,17 @@ func NewState(partition, partitions int32) *State {
 }
 
 func (s *State) changed(r Row) { s.Changed[r] = struct{}{} }
+
+// changes notes that the instance is about to change.
+func (s *State) changes(i *Instance) {
+	r := Row{Kind: RowInstance, ID: i.ID}
+	if s.BeforeChange != nil {
+		if _, already := s.Changed[r]; !already {
+			s.BeforeChange(i)
+		}
+	}
+	s.Changed[r] = struct{}{}
+}
 
 func (s *State) local(value string) bool {
 	return eventlog.PartitionOf(value, s.Partitions) == s.Partition

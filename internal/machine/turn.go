@@ -14,7 +14,7 @@ const (
 	Quarantine   eventlog.RequestType = "Quarantine"   // ID, Reason
 	FanOut       eventlog.RequestType = "FanOut"       // Msg: the next page
 	ExpireKept   eventlog.RequestType = "ExpireKept"   // Topic, Key, Value, Msg
-	ExpireBuffer eventlog.RequestType = "ExpireBuffer" // ID, Msg
+	ExpireBuffer eventlog.RequestType = "ExpireBuffer" // ID, Act: seq of its MessageBuffered
 	Forget       eventlog.RequestType = "Forget"       // ID: answers past their time
 )
 
