@@ -1,0 +1,66 @@
+package chaos
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestKilledWorkerAndDeletedStoreEmbedded kills the worker by SIGKILL at random moments under
+// load and deletes the store once: nothing acknowledged is lost, nothing happens twice.
+func TestKilledWorkerAndDeletedStoreEmbedded(t *testing.T) {
+	random := begin(t)
+	dir := t.TempDir()
+	job := task{
+		Log: "file:" + filepath.Join(dir, "log"), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
+		Orders: pick(2000, 300), Rate: pick(33.0, 100), Serve: true, Feed: true, Shop: true,
+	}
+	killWorkers(t, random, job, pick(20, 5), nil)
+	report := check(t, job.Log, job.Orders, job.Store)
+	t.Logf("%d events, %d violations", report.Events, report.Violations)
+}
+
+// killWorkers kills workers one after the other, and lets the last one finish. The store is
+// deleted once. between is called after each kill.
+func killWorkers(t *testing.T, random *rand.Rand, job task, kills int, between func(kill int)) {
+	t.Helper()
+	began := time.Now()
+	deleteAt := 1 + random.IntN(kills)
+	for kill := 1; kill <= kills; kill++ {
+		w := launch(t, job)
+		killAt(t, random, w, max(1, job.Orders/(2*kills)))
+		if kill == deleteAt {
+			if err := os.RemoveAll(filepath.Join(job.Dir, "store")); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("kill %d at %v; the store is deleted", kill, time.Since(began).Round(time.Millisecond))
+		} else {
+			t.Logf("kill %d at %v, %d starts acknowledged in this life", kill, time.Since(began).Round(time.Millisecond), w.acknowledged)
+		}
+		if between != nil {
+			between(kill)
+		}
+	}
+	launch(t, job).wait(5 * time.Minute)
+	t.Logf("%d kills, all completed after %v", kills, time.Since(began).Round(time.Millisecond))
+}
+
+// killAt kills a worker: once in four at any moment of its start, else after a random number
+// of acknowledged starts and a random while more.
+func killAt(t *testing.T, random *rand.Rand, w *process, most int) {
+	t.Helper()
+	after := 0
+	if random.IntN(4) > 0 {
+		after = 1 + random.IntN(most)
+	}
+	if after > 0 {
+		w.until(time.Minute, func(w *process) bool { return w.acknowledged >= after })
+	}
+	w.until(time.Duration(random.IntN(pick(2000, 500)))*time.Millisecond, func(*process) bool { return false })
+	w.kill()
+	if w.err == nil {
+		t.Fatal("a worker ended before it was killed")
+	}
+}

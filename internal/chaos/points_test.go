@@ -1,0 +1,159 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// failpoints are the steps at which a worker can be killed, in the order of the owner's loop.
+// All lie on the two contracts that the engine works through, log and store, and in user code.
+var failpoints = []string{
+	"own.before", "own.after", // the fence
+	"append.before", "append.after", // the barrier, PartitionOwned, and each turn
+	"commit.before", "commit.after", // after: before the fold and the effects
+	"acquire.before", "acquire.after", // the store is taken
+	"read.before", "read.after", // reads that feed a decision
+	"handler.before", "handler.after", // effects have started
+	"publish.before", "publish.after", // the forwarder and the relays
+	"position.before", "position.after", // a relay's or a proving member's commit
+	"store.before", "store.after", // the projection
+}
+
+// points kills this process at the nth passage of one step; its zero value never does.
+type points struct {
+	name string
+	left atomic.Int64
+}
+
+// parsePoint reads "name:nth".
+func parsePoint(s string) (*points, error) {
+	p := &points{}
+	name, nth, found := strings.Cut(s, ":")
+	if !found {
+		return p, nil
+	}
+	n, err := strconv.ParseInt(nth, 10, 64)
+	if err != nil || n < 1 {
+		return nil, fmt.Errorf("failpoint %q is not name:nth", s)
+	}
+	p.name = name
+	p.left.Store(n)
+	return p, nil
+}
+
+func (p *points) at(name string) {
+	if name == p.name && p.left.Add(-1) == 0 {
+		fmt.Fprintln(os.Stderr, "failpoint", name, "kills this process")
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal is under way
+	}
+}
+
+// faultLog passes the points of a log.
+type faultLog struct {
+	eventlog.Log
+	p *points
+}
+
+func (l faultLog) Own(ctx context.Context, partition int32) (eventlog.Owner, error) {
+	l.p.at("own.before")
+	o, err := l.Log.Own(ctx, partition)
+	l.p.at("own.after")
+	return faultOwner{o, l.p}, err
+}
+
+func (l faultLog) Publisher(ctx context.Context) (eventlog.Publisher, error) {
+	pub, err := l.Log.Publisher(ctx)
+	return faultPublisher{pub, l.p}, err
+}
+
+func (l faultLog) Join(ctx context.Context, group, topic string) (eventlog.Member, error) {
+	m, err := l.Log.Join(ctx, group, topic)
+	return faultMember{m, l.p}, err
+}
+
+type faultOwner struct {
+	eventlog.Owner
+	p *points
+}
+
+func (o faultOwner) Append(ctx context.Context, events [][]byte, types []eventlog.Type, messages []eventlog.Record) (int64, error) {
+	o.p.at("append.before")
+	first, err := o.Owner.Append(ctx, events, types, messages)
+	o.p.at("append.after")
+	return first, err
+}
+
+func (o faultOwner) Commit(ctx context.Context) error {
+	o.p.at("commit.before")
+	err := o.Owner.Commit(ctx)
+	o.p.at("commit.after")
+	return err
+}
+
+type faultPublisher struct {
+	eventlog.Publisher
+	p *points
+}
+
+func (f faultPublisher) Publish(ctx context.Context, records ...eventlog.Record) error {
+	f.p.at("publish.before")
+	err := f.Publisher.Publish(ctx, records...)
+	f.p.at("publish.after")
+	return err
+}
+
+type faultMember struct {
+	eventlog.Member
+	p *points
+}
+
+func (m faultMember) Commit(ctx context.Context, partition int32, offset int64) error {
+	m.p.at("position.before")
+	err := m.Member.Commit(ctx, partition, offset)
+	m.p.at("position.after")
+	return err
+}
+
+// faultStore passes the points of a store.
+type faultStore struct {
+	projection.Store
+	p *points
+}
+
+func (s faultStore) Acquire(ctx context.Context, partition int32, epoch uint64) (projection.Partition, error) {
+	s.p.at("acquire.before")
+	part, err := s.Store.Acquire(ctx, partition, epoch)
+	s.p.at("acquire.after")
+	if err != nil {
+		return nil, err
+	}
+	return faultPartition{part, s.p}, nil
+}
+
+type faultPartition struct {
+	projection.Partition
+	p *points
+}
+
+func (f faultPartition) Get(ctx context.Context, kind projection.Kind, keys [][]byte) ([][]byte, uint64, error) {
+	f.p.at("read.before")
+	values, at, err := f.Partition.Get(ctx, kind, keys)
+	f.p.at("read.after")
+	return values, at, err
+}
+
+func (f faultPartition) Apply(ctx context.Context, b projection.Batch) error {
+	f.p.at("store.before")
+	err := f.Partition.Apply(ctx, b)
+	f.p.at("store.after")
+	return err
+}
