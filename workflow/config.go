@@ -39,7 +39,7 @@ type Config struct {
 	TriggerInterval time.Duration // between two looks for work that memory forgot; 0 = 60 s
 	MaxPerTrigger   int           // timers that one look starts in a partition; 0 = 1,000
 	ProjectInterval time.Duration // how long the store may be behind while there is work; 0 = 200 ms
-	CacheBytes      int64         // instances in memory; 0 = 256 MiB
+	CacheBytes      int64         // instances in memory; 0 = 64 MiB
 	ShutdownTimeout time.Duration // how long handlers may go on after Run was told to end; 0 = 25 s
 
 	// Observer is told what the engine does, for metrics; see package telemetry/prom.

@@ -9,7 +9,7 @@ import (
 // cache is the bookkeeping of the entities that an owner has in memory. Protocol rule 26:
 // what the store has not acknowledged is never evicted.
 type cache struct {
-	stored map[string]indexed // what the store's indexes have of each instance
+	stored map[string]indexed // what the store's indexes have of each instance that changed since
 	flight map[machine.Row]struct{}
 
 	instances []string // in the order in which they came; a used one goes to the end
@@ -18,6 +18,9 @@ type cache struct {
 	size      map[string]int64
 	total     int64
 }
+
+// cachedKeys is how many correlation keys stay in memory.
+const cachedKeys = 2000
 
 func newCache() cache {
 	return cache{stored: map[string]indexed{}, used: map[string]bool{}, size: map[string]int64{}}
@@ -28,7 +31,7 @@ func instanceSize(i *machine.Instance) int64 {
 	if i == nil {
 		return 64
 	}
-	n := int64(700 + len(i.Params) + 200*len(i.Tasks) + 100*len(i.Applied))
+	n := int64(1000 + len(i.Params) + 300*len(i.Tasks) + 100*(len(i.Applied)+len(i.Refused)+len(i.Subs)))
 	for _, b := range i.Buffer {
 		n += 200 + int64(len(b.Message.Value)+len(b.Message.Bytes))
 	}
@@ -50,7 +53,7 @@ func (c *cache) note(id string, i *machine.Instance) {
 // evict drops clean entities until the cache fits, oldest first, those used since the last
 // time spared once.
 func (c *cache) evict(s *machine.State, limit int64, dirtyToo bool) {
-	if len(c.flight) > 0 || c.total <= limit && len(c.keys) < 10_000 {
+	if len(c.flight) > 0 || c.total <= limit && len(c.keys) < cachedKeys {
 		return
 	}
 	dirtyKeys := map[eventlog.KeyRef]bool{}
@@ -73,10 +76,9 @@ func (c *cache) evict(s *machine.State, limit int64, dirtyToo bool) {
 		}
 		c.total -= c.size[id]
 		delete(c.size, id)
-		delete(c.stored, id)
 		delete(s.Instances, id)
 	}
-	for rounds := len(c.keys); rounds > 0 && len(c.keys) >= 10_000; rounds-- {
+	for rounds := len(c.keys); rounds > 0 && len(c.keys) >= cachedKeys; rounds-- {
 		k := c.keys[0]
 		c.keys = c.keys[1:]
 		if dirtyKeys[k] {
@@ -103,10 +105,9 @@ func (o *owner) batch() *projection.Batch {
 		} else {
 			b.Put = append(b.Put, projection.Row{Kind: projection.KindInstance, Key: []byte(r.ID), Value: encodeRow(i)})
 		}
-		x := index(i)
-		x.diff(o.cache.stored[r.ID], b)
-		o.cache.stored[r.ID] = x
+		index(i).diff(o.cache.stored[r.ID], b)
 	}
+	clear(o.cache.stored)
 	mergeDeltas(b)
 	o.cache.flight, s.Changed = s.Changed, make(map[machine.Row]struct{}, len(s.Changed))
 	o.flight = b

@@ -21,7 +21,7 @@ type Config struct {
 	TriggerInterval time.Duration // rescan of the due index; 0 = 60 s
 	MaxPerTrigger   int           // due entries a turn; 0 = 1,000
 	ProjectInterval time.Duration // how long changes may wait before they are written to the store; 0 = 200 ms
-	CacheBytes      int64         // instances in memory for all partitions; 0 = 256 MiB
+	CacheBytes      int64         // instances in memory for all partitions; 0 = 64 MiB
 	ShutdownTimeout time.Duration // how long running handlers may go on at shutdown; 0 = 25 s
 
 	Observer Observer // of what happens, for metrics

@@ -60,6 +60,7 @@ type result struct {
 	watermark projection.Watermark
 	base      map[projection.Kind][]projection.Row
 	at        uint64
+	parts     []uint64 // opRead: at of each atomic part but the last
 	tail      []tailEvent
 	done      bool
 	works     []projection.Row

@@ -11,7 +11,8 @@ import (
 	"github.com/godagger/dagger/projection"
 )
 
-// recoverRows is how many changed rows a recovery gathers before it writes them.
+// recoverRows is how many changed rows a recovery gathers before it writes them, where
+// ownerConfig names no number.
 const recoverRows = 20_000
 
 // acquired looks at where the store stands.
@@ -38,6 +39,7 @@ func (o *owner) based(r result) op {
 		return o.failedOp(err)
 	}
 	o.st, o.cache = s, newCache()
+	s.BeforeChange = func(i *machine.Instance) { o.cache.stored[i.ID] = index(i) }
 	o.outbox, o.running, o.timers = nil, map[string][]jobKey{}, timers{}
 	o.last = tailEvent{offset: o.mark.Offset, sum: o.mark.Sum}
 	o.chunk, o.chunkLast = nil, false
@@ -141,7 +143,7 @@ func (o *owner) recover() op {
 			o.tell(e)
 		}
 		o.chunk = o.chunk[1:]
-		if len(s.Changed) >= recoverRows && len(s.Frozen) == 0 {
+		if len(s.Changed) >= o.recoverRows && len(s.Frozen) == 0 {
 			o.phase = flushing
 			return opApply{o.batch()}
 		}
@@ -246,8 +248,10 @@ func (o *owner) fetched(r result) op {
 // that this owner had acknowledged when it asked (or had under way: a batch holds none of what
 // is not in memory).
 func (o *owner) take(r result) error {
-	if !o.readAt(r.at) && !o.rules.staleReads {
-		return errStoreMoved
+	for _, at := range append(r.parts, r.at) {
+		if !o.readAt(at) && !o.rules.staleReads {
+			return errStoreMoved
+		}
 	}
 	for k, id := range r.ids {
 		if _, known := o.st.Instances[id]; known {
@@ -263,7 +267,6 @@ func (o *owner) take(r result) error {
 			return err
 		}
 		o.st.Instances[id] = i
-		o.cache.stored[id] = index(i)
 		o.cache.note(id, i)
 	}
 	for k, ref := range r.keys {

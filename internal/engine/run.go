@@ -63,7 +63,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	defaults(&cfg.TriggerInterval, time.Minute)
 	defaults(&cfg.MaxPerTrigger, 4096)
 	defaults(&cfg.ProjectInterval, 200*time.Millisecond)
-	defaults(&cfg.CacheBytes, 256<<20)
+	defaults(&cfg.CacheBytes, 64<<20)
 	defaults(&cfg.ShutdownTimeout, 25*time.Second)
 	e := &Engine{cfg: cfg, log: cfg.Log, store: cfg.Store, logger: cfg.Logger, runners: map[int32]*runner{}, known: map[string]int{}}
 	topic, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App()))

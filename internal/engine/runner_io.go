@@ -250,14 +250,7 @@ func (r *runner) trim() {
 
 func (r *runner) read(x opRead) (res result) {
 	res.ids, res.keys = x.ids, x.keys
-	at := func(n uint64) bool { // one watermark for all that is read
-		if res.at != 0 && res.at != n {
-			res.err = errStoreMoved
-		}
-		res.at = n
-		return res.err == nil
-	}
-	res.at = 0
+	at := func(n uint64) { res.parts, res.at = append(res.parts, n), n }
 	if len(x.ids) > 0 {
 		keys := make([][]byte, len(x.ids))
 		for k, id := range x.ids {
@@ -281,9 +274,8 @@ func (r *runner) read(x opRead) (res result) {
 			return result{err: err}
 		}
 		res.waiters, res.kept = append(res.waiters, waiters), append(res.kept, kept)
-		if !at(n) || !at(m) {
-			return res
-		}
+		at(n)
+		at(m)
 	}
 	if len(x.ids) == 0 && len(x.keys) == 0 {
 		res.at = r.o.mark.N

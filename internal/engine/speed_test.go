@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -193,6 +194,14 @@ func TestWaiting(t *testing.T) {
 		}
 		t.Logf("before: %.0f instances/s, %s", load("Three", "a", 50_000, true), memory())
 		t.Logf("waiting: %.0f starts/s of %d, %s", load("Waits", "w", n, false), n, memory())
+		if path := os.Getenv("HEAP"); path != "" {
+			f, err := os.Create(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = pprof.WriteHeapProfile(f)
+			f.Close()
+		}
 		t.Logf("after: %.0f instances/s, %s", load("Three", "b", 50_000, true), memory())
 	}, three, waits)
 }
