@@ -10,19 +10,25 @@ import (
 	"testing"
 )
 
-// TestGuide compiles every program of docs/workflows.md, and runs those that are tests.
+// TestGuide compiles every program of README.md and docs/workflows.md, and runs those that are tests.
 func TestGuide(t *testing.T) {
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	guide, err := os.ReadFile(filepath.Join(root, "docs", "workflows.md"))
-	if err != nil {
-		t.Fatal(err)
+	var blocks []string
+	for _, page := range []string{"README.md", "docs/workflows.md"} {
+		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(page)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split(string(text), "\n```go\n")[1:] {
+			program, _, _ := strings.Cut(block, "\n```\n")
+			blocks = append(blocks, program)
+		}
 	}
-	blocks := strings.Split(string(guide), "\n```go\n")[1:]
 	if len(blocks) == 0 {
-		t.Fatal("the guide has no program")
+		t.Fatal("no page has a program")
 	}
 	tmp := t.TempDir()
 	replace := map[string]string{}
@@ -30,8 +36,7 @@ func TestGuide(t *testing.T) {
 	build := []string{"build", "-o", tmp + "/", "-overlay", filepath.Join(tmp, "overlay.json")}
 	test := []string{"test", "-c", "-vet=off", "-o", tmp + "/", "-overlay", filepath.Join(tmp, "overlay.json")}
 	var binaries []string
-	for n, block := range blocks {
-		program, _, _ := strings.Cut(block, "\n```\n")
+	for n, program := range blocks {
 		file, name := filepath.Join(tmp, fmt.Sprintf("%d.go", n)), "p.go"
 		dir := fmt.Sprintf("guidetest%d", n)
 		if strings.Contains(program, `"testing"`) {
