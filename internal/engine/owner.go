@@ -52,22 +52,23 @@ const (
 
 // ownerConfig is what an owner is told once.
 type ownerConfig struct {
-	app        string
-	partition  int32
-	partitions int32
-	worker     string
-	address    string
-	registry   machine.Registry
-	rules      ownerRules
-	machine    machine.Rules
-	inject     func(*eventlog.Event)
-	maxEvent   int
-	maxMessage func(topic string) int
-	horizon    int64 // ms of the due index that are kept in memory
-	rescan     int64 // ms between two reads of it
-	cacheSize  int64 // bytes
-	maxTurn    int   // units in a turn
-	observed   bool  // events are told
+	app         string
+	partition   int32
+	partitions  int32
+	worker      string
+	address     string
+	registry    machine.Registry
+	rules       ownerRules
+	machine     machine.Rules
+	inject      func(*eventlog.Event)
+	maxEvent    int
+	maxMessage  func(topic string) int
+	horizon     int64 // ms of the due index that are kept in memory
+	rescan      int64 // ms between two reads of it
+	cacheSize   int64 // bytes
+	maxTurn     int   // units in a turn
+	observed    bool  // events are told
+	recoverRows int   // changed rows after which a recovery writes to the store
 }
 
 // owner is the step function of one partition: step takes the result of what it asked for
@@ -94,6 +95,7 @@ type owner struct {
 
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool
+	from      uint64 // event with which the next piece begins
 
 	inbox    []unit
 	results  []unit
@@ -144,6 +146,9 @@ var (
 )
 
 func newOwner(c ownerConfig) *owner {
+	if c.recoverRows == 0 {
+		c.recoverRows = recoverRows
+	}
 	return &owner{ownerConfig: c, waiters: map[string][]any{}, poisoned: map[string]string{}, poison: map[int64]string{}}
 }
 
@@ -214,8 +219,7 @@ func (o *owner) step(now int64, r result) op {
 	case basing:
 		return o.based(r)
 	case recovering:
-		o.chunk, o.chunkLast = r.tail, r.done
-		return o.recover()
+		return o.took(r)
 	case fetching:
 		return o.fetched(r)
 	case flushing:
