@@ -43,6 +43,13 @@ func (o *owner) based(r result) op {
 	o.outbox, o.running, o.timers = nil, map[string][]jobKey{}, timers{}
 	o.last = tailEvent{offset: o.mark.Offset, sum: o.mark.Sum}
 	o.chunk, o.chunkLast = nil, false
+	o.from = 1
+	if o.mark.N > 0 {
+		o.from = o.mark.N
+		if !o.rules.foldedForward {
+			o.from = min(o.from, s.Forwarded+1)
+		}
+	}
 	return o.tail()
 }
 
@@ -103,19 +110,22 @@ func cmpErr(errs ...error) error {
 	return nil
 }
 
-// tail asks for the next piece of the log after what is folded. The first piece begins at
-// the store's last event, whose checksum shows that the store has the same history, and as
-// far below it as the forward cursor lies back; protocol rule 7.
+// tail asks for the next piece of the log. The first piece begins at the store's last event,
+// whose checksum shows that the store has the same history, and as far below it as the
+// forward cursor lies back; protocol rule 7.
 func (o *owner) tail() op {
-	from := o.st.N + 1
-	if o.st.N == o.mark.N && o.chunk == nil && o.mark.N > 0 {
-		from = o.mark.N
-		if !o.rules.foldedForward {
-			from = min(from, o.st.Forwarded+1)
-		}
-	}
 	o.phase = recovering
-	return opTail{from: from, hint: o.last.offset, until: o.barrier}
+	return opTail{from: o.from, hint: o.last.offset, until: o.barrier}
+}
+
+// took is called with a piece of the log: the next one begins after it, also when all of it
+// was folded before.
+func (o *owner) took(r result) op {
+	o.chunk, o.chunkLast = r.tail, r.done
+	if n := len(r.tail); n > 0 {
+		o.from = r.tail[n-1].event.N + 1
+	}
+	return o.recover()
 }
 
 // recover folds the piece at hand, with reads and writes of the store where it must.
@@ -148,10 +158,7 @@ func (o *owner) recover() op {
 			return opApply{o.batch()}
 		}
 	}
-	o.chunk = o.chunk[:0:0]
-	if o.chunk == nil {
-		o.chunk = []tailEvent{}
-	}
+	o.chunk = nil
 	if !o.chunkLast {
 		return o.tail()
 	}
