@@ -88,6 +88,9 @@ func (w *world) clientCall() {
 		return
 	}
 	w.count.calls++
+	if w.chance(250) {
+		w.count.ids++
+	}
 	r := eventlog.Request{V: 1, Request: fmt.Sprintf("c%d", w.count.calls), ID: w.id(), Made: simBase + w.now + w.wall + w.between(-3000, 3000)}
 	switch c := w.rng.IntN(1000); {
 	case c < 30:

@@ -153,7 +153,10 @@ func (l *simLog) settle(p int32) {
 		if e := x.events[k].event; e != nil {
 			l.w.count.events++
 			l.noteCall(e)
-			l.w.tracef("p%d event %d %s %s seq %d %s act %d msg %d %s", p, e.N, e.Type, e.ID, e.Seq, e.Path, e.Act, e.Msg, e.Value)
+			if e.Type == eventlog.InstanceQuarantined && l.w.env.poison == 0 {
+				l.w.violation("partition %d event %d: instance %s is quarantined: %s", p, e.N, e.ID, e.Reason)
+			}
+			l.w.tracef("p%d event %d %s %s seq %d %s act %d att %d msg %d %s %s%s", p, e.N, e.Type, e.ID, e.Seq, e.Path, e.Act, e.Attempt, e.Msg, e.Value, simOuts(e), simPos(e))
 		}
 	}
 	for _, m := range x.messages {
@@ -238,4 +241,19 @@ func (l *simLog) produce(t *simTopic, r eventlog.Record) int64 {
 func (t *simTopic) recreate() {
 	t.made++
 	t.id, t.records, t.end = fmt.Sprintf("%s#%d", t.name, t.made), nil, 0
+}
+
+// simOuts and simPos are parts of an event in few words, for traces.
+func simOuts(e *eventlog.Event) (s string) {
+	for _, o := range e.Out {
+		s += fmt.Sprintf(" ->p%d %s %s %s msg %d", o.To, o.Request.Type, o.Request.ID, o.Request.Value, o.Request.Msg)
+	}
+	return s
+}
+
+func simPos(e *eventlog.Event) string {
+	if e.Pos == nil {
+		return ""
+	}
+	return fmt.Sprintf(" at %d fwd %d sources %v refused %v", e.Pos.Offset, e.Pos.Forwarded, e.Pos.Sources, e.Pos.Refused)
 }

@@ -561,6 +561,7 @@ func (r *simRunner) send() {
 			return
 		}
 		r.sending = false
+		r.w.tracef("w%d p%d forwards %d to %d: %v", r.wk.index, r.p, l[0].n, l[len(l)-1].n, err)
 		if err == nil {
 			r.forward = r.forward[len(l):]
 			upto := l[len(l)-1].n

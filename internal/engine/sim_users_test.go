@@ -230,7 +230,7 @@ func (w *world) id() string {
 	if w.env.hot && w.chance(700) {
 		return "i0"
 	}
-	return fmt.Sprintf("i%d", w.rng.IntN(w.env.instances))
+	return fmt.Sprintf("i%d", w.count.ids-w.rng.IntN(w.env.instances))
 }
 
 // simUnit is a message for one key: what must arrive at the key's owner exactly once.

@@ -76,7 +76,7 @@ type world struct {
 	faults  []string
 	tasks   map[simTask]*simTries
 	count   struct {
-		steps, commits, fenced, unknown, crashes, events, calls, handlers, mended int
+		steps, commits, fenced, unknown, crashes, events, calls, handlers, mended, ids int
 	}
 }
 
@@ -163,6 +163,7 @@ func newWorld(seed uint64, env simEnv, rules simRules, trace func(string)) *worl
 	w.log = newSimLog(w)
 	w.store = memstore.New(projection.Identity{App: simApp, Partitions: env.partitions}, memstore.Options{History: 8})
 	w.plans = simPlans()
+	w.count.ids = env.instances
 	for p := range env.partitions {
 		w.assign = append(w.assign, int(p)%env.workers)
 	}
