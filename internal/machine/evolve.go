@@ -79,12 +79,12 @@ func (s *State) Evolve(e *eventlog.Event) error {
 	}
 	// protocol rule 12: positions and watermarks first and apart from the instance.
 	s.N, s.At = e.N, max(s.At, e.At)
+	s.changed(Row{Kind: RowPosition}) // it has At
 	s.position(e)
 	switch e.Type {
 	case eventlog.PartitionOwned:
 		s.Epoch = e.N
-		s.changed(Row{Kind: RowPosition})
-	case eventlog.PlanUsed:
+		case eventlog.PlanUsed:
 		if err := s.AddPlan(e.Plan, e.PlanData); err != nil {
 			return fmt.Errorf("event %d of partition %d: %w", e.N, s.Partition, err)
 		}
@@ -110,7 +110,6 @@ func (s *State) position(e *eventlog.Event) {
 	}
 	s.RequestsID, s.Offset = p.TopicID, max(s.Offset, p.Offset)
 	s.Forwarded = max(s.Forwarded, p.Forwarded)
-	s.changed(Row{Kind: RowPosition})
 	for _, m := range p.Sources {
 		s.Sources[m.Source] = m.Mark
 		s.changed(Row{Kind: RowSource, Source: m.Source})
