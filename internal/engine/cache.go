@@ -94,7 +94,6 @@ func (o *owner) batch() *projection.Batch {
 	s := o.st
 	b := &projection.Batch{Expected: o.mark.N,
 		New: projection.Watermark{N: s.N, Epoch: o.epoch, Offset: o.last.offset, LogID: o.logID, Sum: o.last.sum}}
-	s.Changed[machine.Row{Kind: machine.RowPosition}] = struct{}{} // its time moves with every event
 	for r := range s.Changed {
 		if r.Kind != machine.RowInstance {
 			row(s, r, b)
