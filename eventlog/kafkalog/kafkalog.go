@@ -12,9 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -42,8 +40,8 @@ type kafkaLog struct {
 
 	mu      sync.Mutex
 	closed  bool
-	clients map[*kgo.Client]func() // all that are open, cl included, and how each is closed
-	wg      sync.WaitGroup         // closings and the shared producer
+	clients map[*kgo.Client]*closer // all that are open, cl included
+	wg      sync.WaitGroup          // closings and the shared producer
 }
 
 // Open connects to the brokers that u names, makes sure that they are new enough, creates
@@ -61,7 +59,7 @@ func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err e
 	if err != nil {
 		return nil, err
 	}
-	l := &kafkaLog{cfg: cfg, extra: extra, clients: map[*kgo.Client]func(){}}
+	l := &kafkaLog{cfg: cfg, extra: extra, clients: map[*kgo.Client]*closer{}}
 	l.topics.log = l
 	l.shared.log = l
 	defer func() {
@@ -129,7 +127,7 @@ func (l *kafkaLog) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
-	l.clients[cl] = func() { l.drop(cl) }
+	l.clients[cl] = &closer{end: func() { l.drop(cl) }}
 	return cl, nil
 }
 
@@ -137,8 +135,8 @@ func (l *kafkaLog) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
 func (l *kafkaLog) closing(cl *kgo.Client, end func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, open := l.clients[cl]; open {
-		l.clients[cl] = end
+	if c := l.clients[cl]; c != nil {
+		c.end = end
 	}
 }
 
@@ -148,9 +146,21 @@ func (l *kafkaLog) isClosed() bool {
 	return l.closed
 }
 
-// drop closes a client; twice is fine.
+// closer is how a client is closed: once, for the client can't stand two at a time.
+type closer struct {
+	once sync.Once
+	end  func() // what the log's own Close does
+}
+
+// drop closes a client and waits until it is; twice is fine.
 func (l *kafkaLog) drop(cl *kgo.Client) {
-	cl.Close()
+	l.mu.Lock()
+	c := l.clients[cl]
+	l.mu.Unlock()
+	if c == nil {
+		return // closed
+	}
+	c.once.Do(cl.Close)
 	l.mu.Lock()
 	delete(l.clients, cl)
 	l.mu.Unlock()
@@ -170,7 +180,10 @@ func (l *kafkaLog) dropLater(cl *kgo.Client) {
 func (l *kafkaLog) Close() error {
 	l.mu.Lock()
 	l.closed = true
-	rest := slices.Collect(maps.Values(l.clients))
+	var rest []func()
+	for _, c := range l.clients {
+		rest = append(rest, c.end)
+	}
 	l.mu.Unlock()
 	l.shared.close()
 	var wg sync.WaitGroup
