@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/godagger/dagger/internal/kafkatest"
 )
 
 // TestKilledWorkerAndDeletedStoreEmbedded kills the worker by SIGKILL at random moments under
@@ -18,6 +20,46 @@ func TestKilledWorkerAndDeletedStoreEmbedded(t *testing.T) {
 		Orders: pick(2000, 300), Rate: pick(33.0, 100), Serve: true, Feed: true, Shop: true,
 	}
 	killWorkers(t, random, job, pick(20, 5), nil)
+	report := check(t, job.Log, job.Orders, job.Store)
+	t.Logf("%d events, %d violations", report.Events, report.Violations)
+}
+
+// TestKilledWorkerAndDeletedStoreKafka does the same on a real broker, where a killed worker
+// stays a member of its group until its session ends.
+func TestKilledWorkerAndDeletedStoreKafka(t *testing.T) {
+	random := begin(t)
+	dir := t.TempDir()
+	job := task{
+		Log: kafkaURL(brokers(t)), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
+		Orders: pick(2000, 300), Rate: pick(33.0, 100), Serve: true, Feed: true, Shop: true,
+	}
+	killWorkers(t, random, job, pick(20, 5), nil)
+	report := check(t, job.Log, job.Orders, job.Store)
+	t.Logf("%d events, %d violations", report.Events, report.Violations)
+}
+
+// TestKilledBrokerKafka kills the broker by SIGKILL under load and starts it again, while the
+// worker lives on.
+func TestKilledBrokerKafka(t *testing.T) {
+	random := begin(t)
+	dir := t.TempDir()
+	b := brokerOf(t, kafkatest.Options{})
+	job := task{
+		Log: kafkaURL(b.Addr()), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
+		Orders: pick(2000, 300), Rate: pick(33.0, 50), Serve: true, Feed: true, Shop: true,
+	}
+	kills := pick(5, 2)
+	w := launch(t, job)
+	began := time.Now()
+	for kill := range kills {
+		now := (kill*job.Orders + random.IntN(job.Orders)) / kills
+		w.until(2*time.Minute, func(w *process) bool { return w.acknowledged >= now })
+		at := time.Since(began)
+		restart(t, b)
+		t.Logf("broker killed at %v with %d starts acknowledged, back at %v", at.Round(time.Millisecond), now, time.Since(began).Round(time.Millisecond))
+	}
+	w.wait(5 * time.Minute)
+	t.Logf("all completed after %v", time.Since(began).Round(time.Millisecond))
 	report := check(t, job.Log, job.Orders, job.Store)
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
 }

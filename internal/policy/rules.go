@@ -88,7 +88,7 @@ var rules = map[string]rule{
 	"bench":           {ours: public, theirs: []string{bar, term}},
 
 	// What only the work on this module needs.
-	"internal/chaos":                 {ours: append([]string{"internal/engine", "internal/audit", "internal/kafkatest"}, public...), tests: []string{franz, pebble}},
+	"internal/chaos":                 {ours: append([]string{"internal/engine", "internal/audit", "internal/kafkatest"}, public...), tests: []string{franz, pebble, ids}},
 	"internal/compose":               {theirs: []string{composeG}},
 	"internal/kafkatest":             {theirs: []string{franz}, kit: true},
 	"internal/kafkatest/kafkabroker": {ours: []string{"internal/kafkatest"}},
