@@ -44,6 +44,7 @@ func (e *env) newProgress(what string, total int64) *progress {
 		p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(e.stderr), progressbar.OptionSetDescription(what),
 			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("records"), progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(true))
+		_ = p.bar.RenderBlank()
 	case "plain":
 		p.plain = true
 	}
