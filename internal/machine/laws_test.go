@@ -237,6 +237,8 @@ func (h *history) answered(r *eventlog.Request, answer string) {
 	switch answer {
 	case Forwarded, Ahead, Expired:
 		return
+	case Ignored: // a forwarder said it again
+		return
 	}
 	if had, ok := h.calls[id]; ok && had != answer {
 		h.broken = fmt.Errorf("call %v was answered %q, now %q", id, had, answer)
@@ -423,7 +425,7 @@ func (h *history) nonsense() {
 		r.ID = pick(h.r, ids)
 	case 5:
 		r.Type = pick(h.r, []eventlog.RequestType{Timer, HasRun, Interrupted, ExpireBuffer, ExpireKept, Forget, FanOut, eventlog.Result, eventlog.Evaluated, eventlog.DeliverTo, "Unheard"})
-		r.Msg, r.Expires = uint64(h.r.IntN(50)), h.now
+		r.Msg, r.Expires, r.Request = uint64(h.r.IntN(50)), h.now, ""
 		if r.Type == eventlog.DeliverTo {
 			r.Topic, r.Key, r.Value = "in", pick(h.r, keyed), "nobody waits for this"
 			r.Source, r.Mark, r.Message = nil, nil, &eventlog.Message{Topic: "in"}

@@ -1,0 +1,645 @@
+package machine
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the scenarios come to into their files")
+
+// TestScenarios plays testdata/*.txt: requests in; answers, events, messages, what other
+// partitions are told, and states out, on the lines that begin with "|". testdata/README
+// explains the lines.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scenarios", err)
+	}
+	all := &seen{events: map[eventlog.Type]int{}, answers: map[string]int{}}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &scenario{t: t, seen: all, letters: map[int]bool{}}
+			got := s.play(string(want))
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(lines(string(want)), lines(got)); diff != "" {
+				t.Errorf("%s (-file +now; -rewrite takes what is now):\n%s", file, diff)
+			}
+		})
+	}
+	all.check(t, declared(t, "../../eventlog/event.go", `(?m)^\t(\w+)\s+Type = "`, eventType), declared(t, "turn.go", `(?m)^\t\w+\s+= "([^"]+)"`, func(s string) string { return s }))
+}
+
+func eventType(s string) eventlog.Type { return eventlog.Type(s) }
+
+// declared are the constants of a source file: a new one needs a scenario.
+func declared[T any](t *testing.T, file, pattern string, as func(string) T) (l []T) {
+	t.Helper()
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(source), -1) {
+		l = append(l, as(m[1]))
+	}
+	if len(l) < 10 {
+		t.Fatalf("%s declares %v: the pattern is out of date", file, l)
+	}
+	return l
+}
+
+// scenario is one file being played.
+type scenario struct {
+	t       *testing.T
+	w       *world
+	seen    *seen
+	out     strings.Builder
+	line    string
+	batch   []eventlog.Request
+	batchOn *part
+	offset  int64
+	letters map[int]bool
+	quiet   map[string]int // counts instead of events
+}
+
+func (s *scenario) fail(format string, args ...any) {
+	s.t.Helper()
+	s.t.Fatalf("%q: %s", s.line, fmt.Sprintf(format, args...))
+}
+
+func (s *scenario) say(format string, args ...any) {
+	if s.quiet != nil {
+		return
+	}
+	s.out.WriteString("| " + s.readable(fmt.Sprintf(format, args...)) + "\n")
+}
+
+var times = regexp.MustCompile(`\b1[67]\d{11}\b`)
+
+// readable shows times by what they are after the beginning, and plans by name.
+func (s *scenario) readable(line string) string {
+	line = times.ReplaceAllStringFunc(line, func(m string) string {
+		ms, _ := strconv.ParseInt(m, 10, 64)
+		d := time.Duration(ms-epoch) * time.Millisecond
+		if d < 0 {
+			return d.String()
+		}
+		return "+" + d.String()
+	})
+	for hash, p := range s.w.plans {
+		line = strings.ReplaceAll(line, hash, fmt.Sprintf("%s@%d", p.Name, p.Version))
+	}
+	return strings.TrimRight(line, " ")
+}
+
+func (s *scenario) play(text string) string {
+	var plan []string
+	var name string
+	finishPlan := func() {
+		if plan != nil {
+			s.addPlan(name, plan)
+			plan = nil
+		}
+	}
+	s.w = newWorld(1)
+	for _, line := range lines(strings.TrimRight(text, "\n")) {
+		if strings.HasPrefix(line, "|") {
+			continue
+		}
+		s.line = line
+		if !strings.HasPrefix(line, "  ") {
+			finishPlan()
+		}
+		s.out.WriteString(line + "\n")
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 0 || f[0] == "#":
+		case strings.HasPrefix(line, "  "):
+			plan = append(plan, line)
+		case f[0] == "plan":
+			name, plan = strings.Join(f[1:], " "), []string{}
+		default:
+			s.do(f)
+		}
+	}
+	finishPlan()
+	if err := s.w.same(); err != nil {
+		s.t.Error(err)
+	}
+	return s.out.String()
+}
+
+// addPlan reads "Name 1" and one task a line.
+func (s *scenario) addPlan(name string, tasks []string) {
+	f := strings.Fields(name)
+	version, _ := strconv.Atoi(f[1])
+	var nodes []Node
+	for _, line := range tasks {
+		n := Node{}
+		for k, x := range strings.Fields(line) {
+			name, value, _ := strings.Cut(x, "=")
+			switch {
+			case k == 0:
+				n.Path = x
+			case k == 1:
+				n.Kind = eventlog.Kind(x)
+			case name == "topic":
+				n.Topic = value
+			case name == "key":
+				n.Key = value
+			case name == "ttl":
+				n.TTL = s.ms(value)
+			case name == "timeout":
+				n.Timeout = s.ms(value)
+			case name == "retry":
+				r := strings.Split(value, "/")
+				n.Retry = &Retry{}
+				n.Retry.Attempts, _ = strconv.Atoi(r[0])
+				n.Retry.Delay = s.ms(r[1])
+				if len(r) > 2 {
+					n.Retry.MaxDelay = s.ms(r[2])
+				}
+			default:
+				s.fail("unknown %s", x)
+			}
+		}
+		process, _, inside := strings.Cut(n.Path, "/")
+		switch last := len(nodes) - 1; {
+		case !inside:
+			nodes = append(nodes, n)
+		case last >= 0 && nodes[last].Kind == eventlog.Process && nodes[last].Path == process:
+			nodes[last].Nodes = append(nodes[last].Nodes, n)
+		default:
+			nodes = append(nodes, Node{Path: process, Kind: eventlog.Process, Nodes: []Node{n}})
+		}
+	}
+	p, err := NewPlan(f[0], version, nodes)
+	if err != nil {
+		s.fail("%v", err)
+	}
+	s.w.addPlan(p)
+}
+
+func (s *scenario) ms(text string) int64 {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		s.fail("%v", err)
+	}
+	return d.Milliseconds()
+}
+
+func (s *scenario) number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		s.fail("%v", err)
+	}
+	return n
+}
+
+// do plays one line.
+func (s *scenario) do(f []string) {
+	switch f[0] {
+	case "partitions":
+		s.w = newWorld(s.number(f[1]))
+		s.check(s.w.own())
+		s.seen.events[eventlog.PartitionOwned]++
+	case "limit":
+		s.w.maxEvent, s.w.maxMsg = eventOverhead+s.number(f[1]), s.number(f[2])
+	case "after":
+		s.w.now += s.ms(f[1])
+	case "poison":
+		s.w.poison[f[1]] = true
+	case "batch":
+		s.batch = []eventlog.Request{}
+	case "end":
+		batch := s.batch
+		s.batch = nil
+		s.decide(s.batchOn, batch)
+	case "flow":
+		s.flow()
+	case "fire":
+		for _, p := range s.w.parts {
+			for _, d := range s.w.due(p) {
+				s.say("%s%s is due", s.at(p), request(d.Request()))
+				s.decide(p, []eventlog.Request{d.Request()})
+			}
+		}
+	case "again": // the forwarders and relays say everything again
+		for _, p := range s.w.parts {
+			for to, l := range p.outbox {
+				s.w.parts[to].inbox = append(s.w.parts[to].inbox, l...)
+			}
+		}
+		s.flow()
+	case "quiet":
+		s.quiet = map[string]int{}
+		s.do(f[1:])
+		l := []string{}
+		for _, x := range slices.Sorted(maps.Keys(s.quiet)) {
+			l = append(l, fmt.Sprintf("%d %s", s.quiet[x], x))
+		}
+		s.quiet = nil
+		s.say("%s", strings.Join(l, ", "))
+	case "loop": // loop FROM TO request with # for the number
+		for n := s.number(f[1]); n <= s.number(f[2]); n++ {
+			g := slices.Clone(f[3:])
+			for k := range g {
+				g[k] = strings.ReplaceAll(g[k], "#", strconv.Itoa(n))
+			}
+			s.do(g)
+		}
+	case "state":
+		s.state(f[1:])
+	default:
+		p, r := s.request(f)
+		if s.batch != nil {
+			s.batch, s.batchOn = append(s.batch, r), p
+			return
+		}
+		s.decide(p, []eventlog.Request{r})
+	}
+}
+
+func (s *scenario) check(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Errorf("%q: %v", s.line, err)
+	}
+}
+
+func (s *scenario) flow() {
+	for {
+		var told string
+		for _, p := range s.w.parts {
+			if _, fan := p.s.FanOut(); fan {
+				told = s.at(p) + "the next page of a fan-out"
+				break
+			}
+			if len(p.inbox) > 0 {
+				told = s.at(p) + "<- " + request(p.inbox[0])
+				break
+			}
+		}
+		if told == "" {
+			told = "a second later: what is owed to others"
+		}
+		before := len(s.w.letters)
+		p, d, more, err := s.w.step()
+		s.check(err)
+		if !more {
+			return
+		}
+		s.say("%s", told)
+		s.report(p, d, before)
+	}
+}
+
+func (s *scenario) decide(p *part, batch []eventlog.Request) {
+	before := len(s.w.letters)
+	d, err := s.w.turn(p, false, batch...)
+	s.check(err)
+	s.report(p, d, before)
+}
+
+// at names a partition where there are several.
+func (s *scenario) at(p *part) string {
+	if len(s.w.parts) == 1 {
+		return ""
+	}
+	return fmt.Sprintf("p%d ", p.s.Partition)
+}
+
+func (s *scenario) report(p *part, d *decided, lettersBefore int) {
+	for _, a := range d.answers {
+		s.seen.answers[a]++
+		if s.quiet != nil {
+			s.quiet["answered "+strconv.Quote(a)]++
+		}
+	}
+	if len(d.answers) > 0 {
+		s.say("%s", strings.Join(d.answers, ", "))
+	}
+	for k, e := range d.turn.Events {
+		s.seen.events[e.Type]++
+		if s.quiet != nil {
+			s.quiet[string(e.Type)]++
+		}
+		s.say("  %s%d %s %s", s.at(p), e.N, e.Type, event(e))
+		for _, m := range d.turn.Sendings {
+			if m.Event != k {
+				continue
+			}
+			if m.Path == "" {
+				s.say("     to %s: %s", m.Record.Topic, letter(m.Record))
+			} else {
+				s.say("     to %s: %s %s", m.Record.Topic, m.Record.Key, clip(string(m.Record.Value)))
+			}
+		}
+		for index := range e.Out {
+			s.say("     to p%d: %s", e.Out[index].To, request(Told(e, index, p.s.Partition)))
+		}
+	}
+	for _, id := range d.turn.Touched {
+		if i := p.s.Instances[id]; i != nil {
+			s.effects(i)
+		}
+	}
+}
+
+// effects are what the owner does for an instance: run code, and wait for times.
+func (s *scenario) effects(i *Instance) {
+	for _, w := range i.Works() {
+		if w.Path == "" {
+			s.say("     %s computes its keys", i.ID)
+		} else {
+			s.say("     %s runs %s act=%d attempt=%d", i.ID, w.Path, w.Act, w.Attempt)
+		}
+	}
+	for k, d := range i.Dues() {
+		if k == 3 {
+			s.say("     %s has %d more times due", i.ID, len(i.Dues())-k)
+			break
+		}
+		s.say("     %s has due at %d: %s %s", i.ID, d.At, d.Type, d.Path)
+	}
+}
+
+// state prints instances and keys: those named, or all.
+func (s *scenario) state(only []string) {
+	for _, p := range s.w.parts {
+		for _, id := range slices.Sorted(maps.Keys(p.s.Instances)) {
+			i := p.s.Instances[id]
+			if i == nil || len(only) > 0 && !slices.Contains(only, id) {
+				continue
+			}
+			s.say("%sinstance %s: %s seq=%d run=%d %s", s.at(p), id, i.StatusName(), i.Seq, i.Run, clip(string(i.Params)))
+			for _, x := range []struct{ name, value string }{{"error", i.Error}, {"failed task", i.FailedPath}, {"reason", i.Reason}} {
+				if x.value != "" {
+					s.say("  %s: %s", x.name, x.value)
+				}
+			}
+			for _, k := range i.Tasks {
+				s.say("  %s %s %s %s", k.Path, k.Kind, k.state(), i.WaitsFor(s.w.plans[i.Plan], k.Path))
+			}
+			for _, x := range i.Subs {
+				s.say("  subscribed to %s act=%d", keyName(x.KeyRef), x.Act)
+			}
+			if len(i.Buffer) > 3 {
+				s.say("  %d messages in the buffer", len(i.Buffer))
+			} else {
+				for _, b := range i.Buffer {
+					s.say("  in the buffer: %d %s until %d", b.Msg, keyName(b.KeyRef), b.Expires)
+				}
+			}
+			if len(i.Applied) > 0 || len(i.Refused) > 0 || i.Floor > 0 {
+				s.say("  %d calls applied, %d refused, floor %d", len(i.Applied), len(i.Refused), i.Floor)
+			}
+			if len(i.Held) > 0 {
+				s.say("  %d requests held", len(i.Held))
+			}
+		}
+		if len(only) > 0 {
+			continue
+		}
+		for _, key := range slices.SortedFunc(maps.Keys(p.s.Keys), compareKeys) {
+			k := p.s.Keys[key]
+			ids := []string{}
+			for _, w := range k.Waiters {
+				ids = append(ids, w.ID)
+			}
+			if len(ids) > 3 {
+				ids = []string{strconv.Itoa(len(ids))}
+			}
+			if len(k.Waiters)+len(k.Kept) > 0 {
+				s.say("%skey %s: waiting %v, kept %d", s.at(p), keyName(key), ids, len(k.Kept))
+			}
+		}
+		for _, n := range slices.Sorted(maps.Keys(p.s.Matched)) {
+			s.say("%smatched %d: %s", s.at(p), n, clip(mustMarshal(p.s.Matched[n])))
+		}
+	}
+}
+
+func keyName(k eventlog.KeyRef) string { return fmt.Sprintf("%s %s=%s", k.Topic, k.Key, k.Value) }
+
+func letter(r eventlog.Record) string {
+	var l []string
+	for _, h := range r.Headers {
+		if len(h.Value) > 0 {
+			l = append(l, strings.TrimPrefix(h.Key, "dagger-")+"="+strconv.Quote(string(h.Value)))
+		}
+	}
+	return strings.Join(l, " ") + " " + clip(string(r.Value))
+}
+
+func clip(text string) string {
+	if len(text) > 200 {
+		return fmt.Sprintf("%s… (%d bytes)", text[:60], len(text))
+	}
+	return text
+}
+
+// event shows an event's fields but those that every one has.
+func event(e *eventlog.Event) string {
+	c := *e
+	id := ""
+	if e.ID != "" {
+		id = e.ID
+		if e.Seq > 0 {
+			id += fmt.Sprintf("#%d", e.Seq)
+		}
+	}
+	pos := ""
+	if e.Pos != nil {
+		p := *e.Pos
+		if len(p.Refused) > 0 {
+			pos += " refused=" + mustMarshal(p.Refused)
+		}
+		if len(p.Sources) > 0 {
+			pos += " sources=" + mustMarshal(p.Sources)
+		}
+	}
+	c.Out, c.Pos = nil, nil
+	held := ""
+	if c.Held != nil {
+		held, c.Held = " held=("+request(*c.Held)+")", nil
+	}
+	return strings.TrimSpace(id + " " + fields(eventlog.AppendEvent(nil, &c), "v", "n", "type", "id", "seq", "at") + held + pos)
+}
+
+func request(r eventlog.Request) string {
+	data, err := eventlog.AppendRequest(nil, &r)
+	if err != nil {
+		panic(err)
+	}
+	return fmt.Sprintf("%s %s", r.Type, fields(data, "v", "type", "source", "mark", "at"))
+}
+
+// fields shows a JSON object as name=value.
+func fields(object []byte, but ...string) string {
+	d := json.NewDecoder(bytes.NewReader(object))
+	d.Token()
+	var l []string
+	for d.More() {
+		name, _ := d.Token()
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			panic(err)
+		}
+		text := string(value)
+		var plain string
+		if json.Unmarshal(value, &plain) == nil && !strings.ContainsAny(plain, " \n") {
+			text = plain
+		}
+		switch {
+		case slices.Contains(but, name.(string)):
+			continue
+		case name == "message":
+			var m eventlog.Message
+			mustUnmarshal(text, &m)
+			text = fmt.Sprintf("%s/%d@%d:%s", m.Topic, m.Partition, m.Offset, m.Value)
+		case name == "id":
+			l = append(l, text)
+			continue
+		case name == "reason" && strings.Contains(text, "goroutine"):
+			text = strconv.Quote(strings.SplitN(text, `\n`, 2)[0])
+		case text == "true":
+			l = append(l, name.(string))
+			continue
+		}
+		l = append(l, fmt.Sprintf("%s=%s", name, clip(text)))
+	}
+	return strings.Join(l, " ")
+}
+
+// request reads "Type id [path] name=value…". What a result or timer has to prove is filled
+// in from the live state where the line does not say it.
+func (s *scenario) request(f []string) (*part, eventlog.Request) {
+	r := eventlog.Request{V: 1, Type: eventlog.RequestType(f[0])}
+	var to *part
+	given := map[string]bool{}
+	if r.Type == eventlog.Deliver {
+		r.Topic = f[1]
+	} else if len(f) > 1 {
+		r.ID = f[1]
+	}
+	object := map[string]json.RawMessage{}
+	set := func(name string, v any) { object[name] = json.RawMessage(mustMarshal(v)) }
+	body := "null"
+	for k, x := range f[min(2, len(f)):] {
+		name, value, has := strings.Cut(x, "=")
+		given[name] = true
+		switch {
+		case strings.HasPrefix(x, "@"):
+			to = s.w.parts[s.number(x[1:])]
+		case !has && k == 0 && slices.Contains([]eventlog.RequestType{eventlog.Result, Interrupted, HasRun, Timer}, r.Type):
+			r.Path = x
+		case !has:
+			set(name, true)
+		case name == "keys":
+			r.HasKeys = true
+			for _, p := range strings.Split(value, ",") {
+				if path, v, ok := strings.Cut(p, ":"); ok {
+					r.Keys = append(r.Keys, eventlog.TaskKey{Path: path, Value: v})
+				}
+			}
+		case name == "made":
+			set(name, s.w.now+s.ms(value))
+		case name == "offset":
+			s.offset = int64(s.number(value))
+		case name == "ttl" || name == "retryAfter":
+			set(name, s.ms(value))
+		case name == "body":
+			body = value
+		case name == "big":
+			r.Params = json.RawMessage(`{"big":"` + strings.Repeat("x", s.number(value)) + `"}`)
+		case name == "record": // topic:key:value
+			p := strings.SplitN(value, ":", 3)
+			r.Record = &eventlog.Record{Topic: p[0], Partition: -1, Key: []byte(p[1]), Value: []byte(p[2])}
+		case slices.Contains([]string{"definition", "plan", "request", "reason", "error", "key", "value"}, name):
+			set(name, value)
+		default:
+			if p := s.w.current["Pair"]; p != nil {
+				value = strings.ReplaceAll(value, "PLAN", p.Hash())
+			}
+			object[name] = json.RawMessage(value)
+		}
+	}
+	mustUnmarshal(mustMarshal(object), &r)
+	if r.Plan != "" && s.w.current[r.Plan] != nil {
+		r.Plan = s.w.current[r.Plan].Hash()
+	}
+	if r.Request != "" && !given["made"] {
+		r.Made = s.w.now
+	}
+	if r.Type == eventlog.Deliver {
+		r.Source, r.Mark = &eventlog.Source{TopicID: r.Topic + "-id", Key: r.Key}, &eventlog.Mark{Pos: s.offset}
+		r.Message = &eventlog.Message{Topic: r.Topic, TopicID: r.Topic + "-id", Offset: s.offset, Value: json.RawMessage(body)}
+		if !given["offset"] {
+			r.Source, r.Mark = nil, nil
+		}
+	}
+	s.fill(&r, given)
+	if to == nil {
+		to = s.w.of(&r)
+	}
+	return to, r
+}
+
+func (s *scenario) fill(r *eventlog.Request, given map[string]bool) {
+	i := s.w.instance(r.ID)
+	if i == nil {
+		return
+	}
+	switch r.Type {
+	case eventlog.Evaluated:
+		if !given["act"] {
+			r.Act = i.Evaluate
+		}
+	case eventlog.Result, Interrupted, HasRun, Timer:
+		k := i.Task(r.Path)
+		if k == nil {
+			break
+		}
+		if !given["act"] {
+			r.Act = k.Act
+		}
+		if !given["attempt"] {
+			r.Attempt = k.Attempt
+		}
+		if !given["expires"] && r.Type == Timer {
+			r.Expires = k.Due
+		}
+	default:
+		return
+	}
+	if !given["run"] {
+		r.Run = i.Run
+	}
+	if !given["base"] && (r.Type == eventlog.Result || r.Type == eventlog.Evaluated) {
+		r.Base = i.ParamsSeq
+	}
+}
