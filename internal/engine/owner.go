@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -153,9 +155,11 @@ func newOwner(c ownerConfig) *owner {
 }
 
 // restart begins again at the proof. What is in memory of the partition's state is dropped;
-// callers, waiters and results of the pool are kept.
+// callers and results of the pool are kept. Who waits for the end of a run asks again: it may
+// have ended in what is folded meanwhile.
 func (o *owner) restart() op {
 	o.calls = append(o.undecided(), o.calls...)
+	o.askAgain()
 	o.st, o.turn, o.flight, o.queue, o.local, o.done, o.chunk = nil, nil, nil, nil, nil, nil, nil
 	o.inbox, o.results, o.orphans, o.outbox, o.replies, o.mended = nil, nil, nil, nil, nil, nil
 	o.timers, o.running, o.ackSince, o.storeErr = timers{}, nil, 0, nil
@@ -166,6 +170,24 @@ func (o *owner) restart() op {
 		return opAcquire{epoch: o.epoch}
 	}
 	return opProve{}
+}
+
+func (o *owner) askAgain() {
+	if len(o.waiters) == 0 {
+		return
+	}
+	known := map[any]bool{}
+	for _, u := range o.calls {
+		known[u.token] = true
+	}
+	for _, id := range slices.Sorted(maps.Keys(o.waiters)) {
+		for _, token := range o.waiters[id] {
+			if !known[token] {
+				o.calls = append(o.calls, unit{offset: -1, request: eventlog.Request{ID: id}, token: token, read: true, wait: true})
+			}
+		}
+	}
+	o.waiters = map[string][]any{}
 }
 
 // undecided are the calls and reads of a turn that was not committed.

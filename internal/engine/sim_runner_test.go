@@ -74,6 +74,11 @@ func (r *simRunner) busy() string {
 	case o.st.N != o.mark.N:
 		return "not projected"
 	}
+	for _, x := range r.wk.pool.jobs {
+		if x.id.partition == r.p {
+			return fmt.Sprintf("%d jobs; one is %+v in state %d, lost %v, unwanted %v", len(r.wk.pool.jobs), x.id.key, x.state, x.lost, x.unwanted)
+		}
+	}
 	return ""
 }
 
@@ -142,7 +147,9 @@ func (r *simRunner) end() {
 	}
 	for _, id := range sortedTokens(r.o.waiters) {
 		for _, t := range r.o.waiters[id] {
-			t.(*simToken).reply(reply{err: errMoved})
+			if !t.(*simToken).used {
+				t.(*simToken).reply(reply{err: errMoved})
+			}
 		}
 	}
 	r.wk.removed(r)

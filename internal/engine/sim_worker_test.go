@@ -150,6 +150,7 @@ func (wk *simWorker) removed(r *simRunner) {
 		delete(wk.runners, r.p)
 	}
 	wk.sendResults(r.p, wk.pool.lost(r.p, ErrPartitionLost))
+	wk.then(wk.w.delay(), wk.see) // it may have come back meanwhile
 }
 
 // sendResults appends results of handlers whose partition is elsewhere now to its inbox.
