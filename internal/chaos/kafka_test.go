@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/google/uuid"
@@ -14,6 +15,9 @@ import (
 // brokerOf is a broker of the test's own, which may be killed.
 func brokerOf(t *testing.T, o kafkatest.Options) *kafkatest.Broker {
 	t.Helper()
+	if _, err := exec.LookPath("java"); err != nil {
+		t.Skip("there is no java here, and so no broker that may be killed")
+	}
 	b, err := kafkatest.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

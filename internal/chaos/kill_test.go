@@ -28,6 +28,7 @@ func TestKilledWorkerAndDeletedStoreEmbedded(t *testing.T) {
 // stays a member of its group until its session ends.
 func TestKilledWorkerAndDeletedStoreKafka(t *testing.T) {
 	random := begin(t)
+	t.Parallel() // it waits for sessions to end most of the time
 	dir := t.TempDir()
 	job := task{
 		Log: kafkaURL(brokers(t)), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
@@ -42,6 +43,7 @@ func TestKilledWorkerAndDeletedStoreKafka(t *testing.T) {
 // worker lives on.
 func TestKilledBrokerKafka(t *testing.T) {
 	random := begin(t)
+	t.Parallel() // it waits for sessions to end most of the time
 	dir := t.TempDir()
 	b := brokerOf(t, kafkatest.Options{})
 	job := task{
