@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
 )
 
@@ -241,6 +242,7 @@ func (r *runner) dispatch(f effects) {
 	if len(f.replies) > 0 {
 		r.mu.Lock()
 		for _, x := range f.replies {
+			r.submitted(x.instance)
 			if !x.token.(*call).wait {
 				r.busy--
 			}
@@ -249,6 +251,19 @@ func (r *runner) dispatch(f effects) {
 	}
 	for _, x := range f.replies {
 		x.token.(*call).reply(x)
+	}
+}
+
+// submitted gives tasks whose code this worker has not the status that says so; protocol
+// rule 13. The instance is the reply's own copy.
+func (r *runner) submitted(i *machine.Instance) {
+	if i == nil {
+		return
+	}
+	for _, w := range i.Works() {
+		if t := i.Task(w.Path); t != nil && r.e.pool.parked(r.partition, jobKey{i.ID, i.Run, w}) {
+			t.Status = machine.Submitted
+		}
 	}
 }
 

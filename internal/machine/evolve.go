@@ -84,7 +84,7 @@ func (s *State) Evolve(e *eventlog.Event) error {
 	switch e.Type {
 	case eventlog.PartitionOwned:
 		s.Epoch = e.N
-		case eventlog.PlanUsed:
+	case eventlog.PlanUsed:
 		if err := s.AddPlan(e.Plan, e.PlanData); err != nil {
 			return fmt.Errorf("event %d of partition %d: %w", e.N, s.Partition, err)
 		}

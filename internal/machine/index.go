@@ -91,6 +91,9 @@ func (i *Instance) StatusName() string {
 // nil: then a listener's topic is not named.
 func (i *Instance) WaitsFor(plan *Plan, path string) string {
 	t := i.Task(path)
+	if t != nil && t.Status == Submitted {
+		return fmt.Sprintf("waits for a worker with %s@%s, since %s", i.Definition, i.Plan, clock(t.Since))
+	}
 	if t == nil || t.Status != Executing || i.Terminal() {
 		return ""
 	}
