@@ -1,6 +1,6 @@
-// Package kafkatest runs a real Apache Kafka broker for tests, from Kafka's own jars: one
-// node, broker and controller, on free ports of the loopback. It needs Java 17 and, when
-// the jars are not cached yet, Maven and the network.
+// Package kafkatest runs real Apache Kafka brokers for tests, from Kafka's own jars: one node
+// or several, each broker and controller, on free ports of the loopback. It needs Java 17
+// and, when the jars are not cached yet, Maven and the network.
 package kafkatest
 
 import (
@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -34,15 +35,27 @@ type Options struct {
 	Port     int               // of the broker; a free one when 0
 	Settings map[string]string // of server.properties, over the ones for tests
 	HeapMB   int               // 256 when 0
+
+	// Users by name, with their passwords. With any the broker has two further listeners,
+	// SecureAddr and MutualAddr, which demand TLS and a login.
+	Users map[string]string
+	// Authorize makes the broker refuse what no ACL allows. Who comes through Addr may do
+	// everything.
+	Authorize bool
 }
 
 // Broker is a running broker. Its methods may be called from one goroutine at a time.
 type Broker struct {
-	dir, jars string
-	temporary bool
-	port      int
-	heap      int
-	killed    bool // since the last start
+	dir, jars  string
+	temporary  bool
+	port       int
+	heap       int
+	node       int
+	cluster    string // its id
+	controller int    // port
+	voters     string // of a cluster
+	secure     secure
+	killed     bool // since the last start
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -51,43 +64,51 @@ type Broker struct {
 
 // Start gets the jars, formats the data directory when it is new, starts the broker and
 // waits until it listens. The process ends with this one, whatever happens to it (Linux).
-func Start(ctx context.Context, o Options) (_ *Broker, err error) {
-	b := &Broker{dir: o.Dir, port: o.Port, heap: o.HeapMB}
+func Start(ctx context.Context, o Options) (*Broker, error) {
+	var err error
+	b := &Broker{dir: o.Dir, port: o.Port, heap: o.HeapMB, node: 1, cluster: clusterID()}
+	if b.controller, err = freePort(); err != nil {
+		return nil, fmt.Errorf("find a free port: %w", err)
+	}
+	if err := b.start(ctx, o); err != nil {
+		return nil, errors.Join(err, b.Stop())
+	}
+	return b, nil
+}
+
+func (b *Broker) start(ctx context.Context, o Options) (err error) {
 	if b.jars, err = Jars(ctx, o.Cache); err != nil {
-		return nil, err
+		return err
 	}
 	if b.heap == 0 {
 		b.heap = 256
 	}
 	if b.dir == "" {
 		if b.dir, err = os.MkdirTemp("", "kafka-"); err != nil {
-			return nil, fmt.Errorf("make a data directory: %w", err)
+			return fmt.Errorf("make a data directory: %w", err)
 		}
 		b.temporary = true
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.Stop())
+	if b.port == 0 {
+		if b.port, err = freePort(); err != nil {
+			return fmt.Errorf("find a free port: %w", err)
 		}
-	}()
-	controller, err := freePort()
-	if err == nil && b.port == 0 {
-		b.port, err = freePort()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("find a free port: %w", err)
+	if err := b.format(ctx, o); err != nil {
+		return err
 	}
-	if err := b.format(ctx, controller, o.Settings); err != nil {
-		return nil, err
-	}
-	if err := b.run(ctx); err != nil {
-		return nil, err
-	}
-	return b, nil
+	return b.run(ctx)
+}
+
+func clusterID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	id[0] &= 0x7f           // Kafka takes no id that begins with a hyphen
+	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
 // Addr is the broker's host:port.
-func (b *Broker) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)) }
+func (b *Broker) Addr() string { return loopback(b.port) }
 
 // LogFile is where the broker's own log goes.
 func (b *Broker) LogFile() string { return filepath.Join(b.dir, "broker.log") }
@@ -95,39 +116,42 @@ func (b *Broker) LogFile() string { return filepath.Join(b.dir, "broker.log") }
 func (b *Broker) config() string { return filepath.Join(b.dir, "server.properties") }
 
 // format writes the settings, and formats the data directory unless it was before.
-func (b *Broker) format(ctx context.Context, controller int, more map[string]string) error {
+func (b *Broker) format(ctx context.Context, o Options) error {
 	if _, err := os.Stat(filepath.Join(b.dir, "data", "meta.properties")); err == nil {
 		return nil // its settings stand there as well
 	}
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	var props bytes.Buffer
-	for _, kv := range settings(b.port, controller, filepath.Join(b.dir, "data"), more) {
-		fmt.Fprintf(&props, "%s=%s\n", kv[0], kv[1])
+	all := b.settings()
+	if len(o.Users) > 0 {
+		if err := b.secureSettings(o, all); err != nil {
+			return err
+		}
 	}
-	if err := os.WriteFile(b.config(), props.Bytes(), 0o644); err != nil {
+	maps.Copy(all, o.Settings)
+	if err := os.WriteFile(b.config(), properties(all), 0o600); err != nil {
 		return fmt.Errorf("write server.properties: %w", err)
 	}
 	if err := os.WriteFile(b.logConfig(), []byte(log4j2), 0o644); err != nil {
 		return fmt.Errorf("write the logging settings: %w", err)
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
-	id[0] &= 0x7f           // Kafka takes no id that begins with a hyphen
-	out, err := b.java(ctx, "kafka.tools.StorageTool", "format", "--standalone",
-		"-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c", b.config()).CombinedOutput()
+	args := append([]string{"format", "-t", b.cluster, "-c", b.config()}, scram(o.Users)...)
+	if b.voters == "" {
+		args = append(args, "--standalone")
+	}
+	out, err := b.java(ctx, "kafka.tools.StorageTool", args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("format the data directory: %w: %s", err, tail(out))
 	}
 	return nil
 }
 
-func (b *Broker) java(ctx context.Context, args ...string) *exec.Cmd {
+func (b *Broker) java(ctx context.Context, class string, args ...string) *exec.Cmd {
 	all := append([]string{
 		"-Xmx" + strconv.Itoa(b.heap) + "m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
 		"-Dlog4j2.configurationFile=" + b.logConfig(),
-		"-cp", filepath.Join(b.jars, "*"),
+		"-cp", filepath.Join(b.jars, "*"), class,
 	}, args...)
 	return exec.CommandContext(ctx, "java", all...)
 }
@@ -200,7 +224,7 @@ func (b *Broker) Kill() error {
 
 // Restart starts the process again, on the same port and data, and waits until it listens.
 //
-// After Kill it first lets a controller alone note that the broker was away, as it does in a
+// After Kill a broker that is alone first lets a controller note that the broker was away, as it does in a
 // cluster; three seconds more. A single node that finds its own old session still running
 // takes its partitions for led, then for gone, and forgets to end prepared transactions in
 // them (Kafka 4.4.0).
@@ -208,7 +232,7 @@ func (b *Broker) Restart(ctx context.Context) error {
 	if err := b.end(syscall.SIGTERM); err != nil {
 		return err
 	}
-	if b.killed {
+	if b.killed && b.voters == "" {
 		b.killed = false
 		if err := b.forget(ctx); err != nil {
 			return err

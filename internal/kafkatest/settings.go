@@ -1,10 +1,12 @@
 package kafkatest
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -24,7 +26,7 @@ logger.broker.name = org.apache.kafka.controller.BrokerHeartbeatManager
 logger.broker.level = info
 `
 
-// fencedLine is what the controller logs when it gives up a broker.
+// fencedLine is what the controller logs when it gives up a broker that is alone.
 const fencedLine = "Fencing broker 1 "
 
 // controllerOnly are the settings of the same node without the broker.
@@ -35,8 +37,9 @@ func controllerOnly(props string) string {
 		case "process.roles":
 			line = key + "=controller\n"
 		case "listeners", "advertised.listeners":
-			_, controller, _ := strings.Cut(value, ",")
-			line = key + "=" + controller + "\n"
+			all := strings.Split(value, ",")
+			controller := slices.IndexFunc(all, func(l string) bool { return strings.HasPrefix(l, "CONTROLLER://") })
+			line = key + "=" + all[controller] + "\n"
 		case "inter.broker.listener.name":
 			line = ""
 		}
@@ -45,38 +48,54 @@ func controllerOnly(props string) string {
 	return out.String()
 }
 
-// settings are those of a single node that starts fast, sorted by name.
-func settings(port, controller int, data string, more map[string]string) [][2]string {
+// settings are those of a node that starts fast.
+func (b *Broker) settings() map[string]string {
+	listeners := fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://%s", b.Addr(), loopback(b.controller))
 	all := map[string]string{
-		"process.roles":                         "broker,controller",
-		"node.id":                               "1",
-		"controller.quorum.bootstrap.servers":   fmt.Sprintf("127.0.0.1:%d", controller),
-		"listeners":                             fmt.Sprintf("PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", port, controller),
-		"advertised.listeners":                  fmt.Sprintf("PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", port, controller),
-		"listener.security.protocol.map":        "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-		"controller.listener.names":             "CONTROLLER",
-		"inter.broker.listener.name":            "PLAINTEXT",
-		"log.dirs":                              data,
-		"auto.create.topics.enable":             "false",
-		"group.initial.rebalance.delay.ms":      "0",
-		"log.cleaner.dedupe.buffer.size":        "4194304",
-		"offsets.topic.num.partitions":          "4",
-		"offsets.topic.replication.factor":      "1",
-		"transaction.state.log.num.partitions":  "4",
-		"transaction.state.log.min.isr":         "1",
-		"default.replication.factor":            "1",
-		"min.insync.replicas":                   "1",
-		"share.coordinator.state.topic.min.isr": "1",
+		"process.roles":                        "broker,controller",
+		"node.id":                              strconv.Itoa(b.node),
+		"listeners":                            listeners,
+		"advertised.listeners":                 listeners,
+		"listener.security.protocol.map":       "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+		"controller.listener.names":            "CONTROLLER",
+		"inter.broker.listener.name":           "PLAINTEXT",
+		"log.dirs":                             filepath.Join(b.dir, "data"),
+		"auto.create.topics.enable":            "false",
+		"group.initial.rebalance.delay.ms":     "0",
+		"log.cleaner.dedupe.buffer.size":       "4194304",
+		"offsets.topic.num.partitions":         "4",
+		"transaction.state.log.num.partitions": "4",
 		// A killed single node waits out its own old session before it starts again.
-		"broker.session.timeout.ms":                        "1500",
-		"broker.heartbeat.interval.ms":                     "300",
-		"transaction.state.log.replication.factor":         "1",
-		"share.coordinator.state.topic.replication.factor": "1",
+		"broker.session.timeout.ms":    "1500",
+		"broker.heartbeat.interval.ms": "300",
 	}
-	maps.Copy(all, more)
-	var sorted [][2]string
+	replication, insync := 1, 1
+	if b.voters == "" {
+		all["controller.quorum.bootstrap.servers"] = loopback(b.controller)
+	} else {
+		all["controller.quorum.voters"] = b.voters
+		// Three nodes on a busy machine: none is to be given up while it only waits.
+		all["broker.session.timeout.ms"] = "3000"
+		all["replica.lag.time.max.ms"] = "5000"
+		replication, insync = 3, 2
+	}
+	for _, name := range []string{
+		"offsets.topic.replication.factor", "transaction.state.log.replication.factor",
+		"share.coordinator.state.topic.replication.factor", "default.replication.factor",
+	} {
+		all[name] = strconv.Itoa(replication)
+	}
+	for _, name := range []string{"transaction.state.log.min.isr", "share.coordinator.state.topic.min.isr", "min.insync.replicas"} {
+		all[name] = strconv.Itoa(insync)
+	}
+	return all
+}
+
+// properties are settings as a file, sorted by name.
+func properties(all map[string]string) []byte {
+	var out bytes.Buffer
 	for _, k := range slices.Sorted(maps.Keys(all)) {
-		sorted = append(sorted, [2]string{k, all[k]})
+		fmt.Fprintf(&out, "%s=%s\n", k, all[k])
 	}
-	return sorted
+	return out.Bytes()
 }

@@ -1,0 +1,144 @@
+package kafkatest
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	_ "github.com/godagger/dagger/eventlog/kafkalog"
+)
+
+const password = "s3same-0pen"
+
+// realOnly skips a test that starts brokers; only make it has the time.
+func realOnly(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KAFKA_BROKERS") == "" {
+		t.Skip("KAFKA_BROKERS names no broker: only make it runs real ones")
+	}
+}
+
+func startBroker(t *testing.T, o Options) *Broker {
+	t.Helper()
+	b, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// TestSecurity opens logs on a broker that demands TLS and a login: in all the ways that it
+// takes, and in some that it must refuse, with an error that says why and holds no secret.
+func TestSecurity(t *testing.T) {
+	realOnly(t)
+	b := startBroker(t, Options{Authorize: true, Users: map[string]string{Superuser: password, "nobody": password}})
+	cert, key, err := b.Authority().Issue(Superuser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := NewAuthority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	strangerCert, strangerKey, err := stranger.Issue(Superuser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tls := "tls=true&ca=" + url.QueryEscape(b.Authority().File())
+	mutual := tls + "&cert=" + url.QueryEscape(cert) + "&key=" + url.QueryEscape(key)
+	for _, tt := range []struct{ name, user, addr, params, says string }{
+		{"plain", "admin:" + password, b.SecureAddr(), tls + "&sasl=plain", ""},
+		{"scram-sha-256", "admin:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-256", ""},
+		{"scram-sha-512", "admin:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", ""},
+		{"password file", "admin", b.SecureAddr(), tls + "&sasl=scram-sha-512&password-file=" + url.QueryEscape(file), ""},
+		{"mutual tls", "", b.MutualAddr(), mutual, ""},
+
+		{"wrong password, plain", "admin:wr0ng-w0rd", b.SecureAddr(), tls + "&sasl=plain", "the brokers refuse the login of user admin"},
+		{"wrong password, scram-sha-256", "admin:wr0ng-w0rd", b.SecureAddr(), tls + "&sasl=scram-sha-256", "the brokers refuse the login of user admin"},
+		{"wrong password, scram-sha-512", "admin:wr0ng-w0rd", b.SecureAddr(), tls + "&sasl=scram-sha-512", "the brokers refuse the login of user admin"},
+		{"unknown user", "somebody:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", "the brokers refuse the login of user somebody"},
+		{"no login", "", b.SecureAddr(), tls, "needs a user and sasl="},
+		{"no tls", "admin:" + password, b.SecureAddr(), "sasl=scram-sha-512", "set tls=true"},
+		{"tls to a plain listener", "", b.Addr(), tls, "without tls=true"},
+		{"unknown authority", "admin:" + password, b.SecureAddr(), "tls=true&sasl=scram-sha-512", "name its certificate with ca=FILE"},
+		{"another authority", "admin:" + password, b.SecureAddr(), "tls=true&sasl=scram-sha-512&ca=" + url.QueryEscape(stranger.File()), "name its certificate with ca=FILE"},
+		{"no client certificate", "", b.MutualAddr(), tls, "cert=FILE and key=FILE"},
+		{"a stranger's client certificate", "", b.MutualAddr(), tls + "&cert=" + url.QueryEscape(strangerCert) + "&key=" + url.QueryEscape(strangerKey), "cert=FILE and key=FILE"},
+		{"no permission", "nobody:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", "the user needs Describe on topic"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			raw := "kafka://" + tt.user + "@" + tt.addr + "/pizza?partitions=2&client-id=oven-7&" + tt.params
+			if tt.user == "" {
+				raw = strings.Replace(raw, "@", "", 1)
+			}
+			start := time.Now()
+			l, err := eventlog.Open(ctx, raw)
+			if err == nil {
+				if err := use(ctx, l); err != nil {
+					t.Error(err)
+				}
+				if strings.Contains(l.URL(), password) {
+					t.Errorf("the password stands in the log's URL %s", l.URL())
+				}
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			switch {
+			case tt.says == "" && err != nil:
+				t.Error(err)
+			case tt.says != "" && err == nil:
+				t.Error("it was opened")
+			case tt.says != "" && !strings.Contains(err.Error(), tt.says):
+				t.Errorf("after %v: the error does not say %q: %v", time.Since(start), tt.says, err)
+			}
+			for _, secret := range []string{password, "wr0ng-w0rd"} {
+				if err != nil && strings.Contains(err.Error(), secret) {
+					t.Errorf("a password stands in the error: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// use makes a transaction and reads it.
+func use(ctx context.Context, l eventlog.Log) error {
+	o, err := l.Own(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	if _, err := o.Append(ctx, [][]byte{eventlog.Barrier}, []eventlog.Type{eventlog.BarrierType}, nil); err != nil {
+		return err
+	}
+	if err := o.Commit(ctx); err != nil {
+		return err
+	}
+	r, err := l.Read(ctx, eventlog.EventsTopic(l.App()), 0, 0, "", eventlog.ReadCommitted)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	records, _, err := r.Next(ctx)
+	if err == nil && len(records) == 0 {
+		err = fmt.Errorf("nothing was read")
+	}
+	return err
+}
