@@ -69,6 +69,7 @@ type ownerConfig struct {
 	rescan      int64 // ms between two reads of it
 	cacheSize   int64 // bytes
 	maxTurn     int   // units in a turn
+	maxTimers   int   // timers in a turn
 	observed    bool  // events are told
 	recoverRows int   // changed rows after which a recovery writes to the store
 }
@@ -150,6 +151,9 @@ var (
 func newOwner(c ownerConfig) *owner {
 	if c.recoverRows == 0 {
 		c.recoverRows = recoverRows
+	}
+	if c.maxTimers == 0 {
+		c.maxTimers = c.maxTurn
 	}
 	return &owner{ownerConfig: c, waiters: map[string][]any{}, poisoned: map[string]string{}, poison: map[int64]string{}}
 }

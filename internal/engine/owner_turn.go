@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	turnUnits  = 4096 // requests, results, timers and calls that a turn takes
 	turnEvents = 4096 // events after which a turn takes no more
 	ackDelay   = 1000 // ms that an acknowledgement may wait for another event
 	// busyUnits is how many calls may queue before new ones are refused at the door.
@@ -77,7 +78,7 @@ func (o *owner) gather() {
 	if o.offset >= o.inboxEnd || o.rules.interruptEarly {
 		add(&o.orphans)
 	}
-	for room > 0 {
+	for fired := 0; fired < o.maxTimers && room > 0; fired++ {
 		d, ok := o.timers.pop(o.now)
 		if !ok {
 			break

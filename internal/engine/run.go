@@ -61,7 +61,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	defaults(&cfg.Slots, 256)
 	defaults(&cfg.TriggerInterval, time.Minute)
-	defaults(&cfg.MaxPerTrigger, 4096)
+	defaults(&cfg.MaxPerTrigger, 1000)
 	defaults(&cfg.ProjectInterval, 200*time.Millisecond)
 	defaults(&cfg.CacheBytes, 64<<20)
 	defaults(&cfg.ShutdownTimeout, 25*time.Second)
