@@ -30,6 +30,7 @@ type config struct {
 	partitions  int32
 	replication int16 // 0 = min(3, brokers)
 	clientID    string
+	user        string
 	tls         *tls.Config
 	sasl        sasl.Mechanism
 }
@@ -172,6 +173,7 @@ func (c *config) parseSASL(user *url.Userinfo, mechanism, file string, plaintext
 		}
 		password = strings.TrimRight(string(b), "\r\n")
 	}
+	c.user = name
 	if name == "" || password == "" {
 		return fmt.Errorf("sasl=%s needs a user in the URL and a password (password-file keeps it out of the URL)", mechanism)
 	}

@@ -72,7 +72,7 @@ func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err e
 	}
 	l.adm = kadm.NewClient(l.cl)
 	if err := l.cl.Ping(ctx); err != nil {
-		return nil, fmt.Errorf("reach a broker: %w", l.because(ctx, err))
+		return nil, fmt.Errorf("reach a broker: %w", cfg.unreached(l.because(ctx, err)))
 	}
 	if err := l.checkVersion(ctx); err != nil {
 		return nil, err

@@ -84,7 +84,7 @@ func (m *member) poll(ctx context.Context) {
 		for _, e := range fetches.Errors() {
 			for _, fatal := range []error{kerr.GroupAuthorizationFailed, kerr.TopicAuthorizationFailed, kerr.InvalidSessionTimeout, kerr.InconsistentGroupProtocol} {
 				if errors.Is(e.Err, fatal) {
-					m.fail(e.Err)
+					m.fail(m.denied(e.Err))
 				}
 			}
 		}
@@ -99,6 +99,14 @@ func (m *member) fail(err error) {
 		m.failed = err
 	}
 	m.wake()
+}
+
+// denied names the right that is missing.
+func (m *member) denied(err error) error {
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return denied(err, "Read", "topic", m.topic)
+	}
+	return denied(err, "Read", "group", m.group)
 }
 
 // wake tells all that wait of a change. The lock is held.
@@ -220,7 +228,7 @@ func (m *member) Commit(ctx context.Context, partition int32, offset int64) erro
 		}
 	}
 	if err != nil {
-		return fail(m.log.because(ctx, err))
+		return fail(m.denied(m.log.because(ctx, err)))
 	}
 	return nil
 }
@@ -237,7 +245,7 @@ func (m *member) Committed(ctx context.Context, partition int32) (int64, error) 
 			return -1, nil
 		}
 	}
-	return -1, fmt.Errorf("fetch the offset of %s, partition %d, in group %s: %w", m.topic, partition, m.group, m.log.because(ctx, err))
+	return -1, fmt.Errorf("fetch the offset of %s, partition %d, in group %s: %w", m.topic, partition, m.group, m.denied(m.log.because(ctx, err)))
 }
 
 func (m *member) Close() error {

@@ -72,7 +72,7 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 	o.s.cl = cl
 	if _, _, err := cl.ProducerID(ctx); err != nil { // InitProducerID: the fence
 		l.dropLater(cl)
-		return nil, fmt.Errorf("own partition %d: %w", partition, l.because(ctx, err))
+		return nil, fmt.Errorf("own partition %d: %w", partition, denied(l.because(ctx, err), "Write", "transactional id", o.id))
 	}
 	return o, nil
 }

@@ -118,7 +118,7 @@ func publishError(r *kgo.Record, err error) error {
 	case noTopic(err):
 		return fmt.Errorf("append to %s: %w: %w", r.Topic, eventlog.ErrNoTopic, err)
 	}
-	return fmt.Errorf("append to %s: %w", r.Topic, err)
+	return fmt.Errorf("append to %s: %w", r.Topic, denied(err, "Write", "topic", r.Topic))
 }
 
 // records are a call's records, checked before anything is sent.

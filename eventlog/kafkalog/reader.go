@@ -152,7 +152,7 @@ func (r *reader) explain(ctx context.Context, err error) error {
 			err = fmt.Errorf("%w: %w", eventlog.ErrOffsetGone, err)
 		}
 	}
-	return fmt.Errorf("read %s, partition %d: %w", r.topic, r.partition, r.log.because(ctx, err))
+	return fmt.Errorf("read %s, partition %d: %w", r.topic, r.partition, denied(r.log.because(ctx, err), "Read", "topic", r.topic))
 }
 
 // gone tells a topic that was deleted from one that was created again.

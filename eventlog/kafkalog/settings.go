@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -73,7 +74,7 @@ func (l *kafkaLog) createAppTopics(ctx context.Context) error {
 	}
 	meta, err := l.adm.Metadata(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("list topics: %w", l.because(ctx, err))
+		return fmt.Errorf("list topics: %w", denied(l.because(ctx, err), "Describe", "the topics", strings.Join(names, ", ")))
 	}
 	for _, t := range all {
 		d := meta.Topics[t.name]
@@ -81,7 +82,7 @@ func (l *kafkaLog) createAppTopics(ctx context.Context) error {
 			continue
 		}
 		if !errors.Is(d.Err, kerr.UnknownTopicOrPartition) {
-			return fmt.Errorf("look up topic %s: %w", t.name, d.Err)
+			return fmt.Errorf("look up topic %s: %w", t.name, denied(d.Err, "Describe", "topic", t.name))
 		}
 		if err := l.createTopic(ctx, t.name, t.partitions, t.create); err != nil {
 			return err
@@ -115,9 +116,9 @@ func (l *kafkaLog) createTopic(ctx context.Context, name string, partitions int3
 	}
 	if r := resp[name]; r.Err != nil && !errors.Is(r.Err, kerr.TopicAlreadyExists) {
 		if r.ErrMessage != "" {
-			return fmt.Errorf("create topic %s: %w: %s", name, r.Err, r.ErrMessage)
+			return fmt.Errorf("create topic %s: %w: %s", name, denied(r.Err, "Create", "topic", name), r.ErrMessage)
 		}
-		return fmt.Errorf("create topic %s: %w", name, r.Err)
+		return fmt.Errorf("create topic %s: %w", name, denied(r.Err, "Create", "topic", name))
 	}
 	return l.awaitLeaders(ctx, name)
 }
@@ -170,7 +171,7 @@ func (l *kafkaLog) checkAppTopics(ctx context.Context) error {
 		}
 		have, err := settingsOf(configs, t.name)
 		if err != nil {
-			return fmt.Errorf("read the settings of topic %s: %w", t.name, err)
+			return fmt.Errorf("read the settings of topic %s: %w", t.name, denied(err, "DescribeConfigs", "topic", t.name))
 		}
 		for _, s := range t.must {
 			if v, known := have[s.key]; known && v != s.want {

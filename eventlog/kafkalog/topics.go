@@ -61,7 +61,7 @@ func (c *topicCache) get(ctx context.Context, name string) (topicInfo, error) {
 func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 	meta, err := c.log.adm.Metadata(ctx, name)
 	if err != nil {
-		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, c.log.because(ctx, err))
+		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, denied(c.log.because(ctx, err), "Describe", "topic", name))
 	}
 	d := meta.Topics[name]
 	if noTopic(d.Err) || d.Err == nil && len(d.Partitions) == 0 {
@@ -69,7 +69,7 @@ func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 		return topicInfo{}, fmt.Errorf("%w: %s", eventlog.ErrNoTopic, name)
 	}
 	if d.Err != nil {
-		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, d.Err)
+		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, denied(d.Err, "Describe", "topic", name))
 	}
 	t := topicInfo{id: d.ID, partitions: int32(len(d.Partitions)), maxBatch: defaultMaxBatch, read: time.Now()}
 	configs, err := c.log.adm.DescribeTopicConfigs(ctx, name)
@@ -192,7 +192,7 @@ func listed(all kadm.ListedOffsets, topic string, partition int32) (int64, error
 		return 0, fmt.Errorf("%w: %s", eventlog.ErrNoTopic, topic)
 	}
 	if o.Err != nil {
-		return 0, fmt.Errorf("list offsets of %s, partition %d: %w", topic, partition, o.Err)
+		return 0, fmt.Errorf("list offsets of %s, partition %d: %w", topic, partition, denied(o.Err, "Describe", "topic", topic))
 	}
 	return o.Offset, nil
 }
@@ -215,7 +215,7 @@ func (l *kafkaLog) DeleteRecords(ctx context.Context, name string, partition int
 		}
 		fallthrough
 	case err != nil:
-		return fmt.Errorf("delete records of %s, partition %d: %w", name, partition, l.because(ctx, err))
+		return fmt.Errorf("delete records of %s, partition %d: %w", name, partition, denied(l.because(ctx, err), "Delete", "topic", name))
 	}
 	return nil
 }

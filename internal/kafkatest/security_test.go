@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/godagger/dagger/eventlog"
 	_ "github.com/godagger/dagger/eventlog/kafkalog"
 )
@@ -79,7 +82,7 @@ func TestSecurity(t *testing.T) {
 		{"another authority", "admin:" + password, b.SecureAddr(), "tls=true&sasl=scram-sha-512&ca=" + url.QueryEscape(stranger.File()), "name its certificate with ca=FILE"},
 		{"no client certificate", "", b.MutualAddr(), tls, "cert=FILE and key=FILE"},
 		{"a stranger's client certificate", "", b.MutualAddr(), tls + "&cert=" + url.QueryEscape(strangerCert) + "&key=" + url.QueryEscape(strangerKey), "cert=FILE and key=FILE"},
-		{"no permission", "nobody:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", "the user needs Describe on topic"},
+		{"no permission", "nobody:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", "the user needs Describe on the topics pizza.requests"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -115,6 +118,42 @@ func TestSecurity(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestClientID looks at what the brokers know of a client.
+func TestClientID(t *testing.T) {
+	realOnly(t)
+	b := startBroker(t, Options{})
+	l, err := eventlog.Open(t.Context(), "kafka://"+b.Addr()+"/pizza?partitions=2&client-id=oven-7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	m, err := l.Join(t.Context(), "pizza.owners", eventlog.RequestsTopic("pizza"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Assigned(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	groups, err := kadm.NewClient(cl).DescribeGroups(t.Context(), "pizza.owners")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range groups["pizza.owners"].Members {
+		if member.ClientID != "oven-7" {
+			t.Errorf("the brokers know the client as %q", member.ClientID)
+		}
+	}
+	if len(groups["pizza.owners"].Members) != 1 {
+		t.Errorf("the group is %+v", groups["pizza.owners"])
 	}
 }
 
