@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/projection"
@@ -27,16 +28,21 @@ var failpoints = []string{
 	"store.before", "store.after", // the projection
 }
 
-// points kills this process at the nth passage of one step; its zero value never does.
+// points does something at the nth passage of one step; its zero value never does. What it
+// guards tells it of refusals.
 type points struct {
-	name string
-	left atomic.Int64
+	name    string
+	left    atomic.Int64
+	do      func()
+	refused func(step string, err error) // nil: on standard error
 }
 
-// parsePoint reads "name:nth".
+// parsePoint reads "name:nth", where the process is killed, and "stop name:nth", where it is
+// frozen until somebody thaws it.
 func parsePoint(s string) (*points, error) {
 	p := &points{}
-	name, nth, found := strings.Cut(s, ":")
+	spec, stop := strings.CutPrefix(s, "stop ")
+	name, nth, found := strings.Cut(spec, ":")
 	if !found {
 		return p, nil
 	}
@@ -46,14 +52,39 @@ func parsePoint(s string) (*points, error) {
 	}
 	p.name = name
 	p.left.Store(n)
+	p.do = func() {
+		fmt.Fprintln(os.Stderr, "failpoint", name, "kills this process")
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal is under way
+	}
+	if stop {
+		p.do = func() {
+			fmt.Fprintln(os.Stderr, "failpoint", name, "freezes this process")
+			began := time.Now()
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			for time.Since(began) < 2*time.Second { // the signal is under way
+				pause(context.Background(), 10*time.Millisecond)
+			}
+			fmt.Fprintln(os.Stderr, "failpoint", name, "thawed after", time.Since(began).Round(time.Second))
+		}
+	}
 	return p, nil
 }
 
 func (p *points) at(name string) {
 	if name == p.name && p.left.Add(-1) == 0 {
-		fmt.Fprintln(os.Stderr, "failpoint", name, "kills this process")
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // the signal is under way
+		p.do()
+	}
+}
+
+// tell tells of a refusal.
+func (p *points) tell(step string, err error) {
+	switch {
+	case err == nil:
+	case p.refused != nil:
+		p.refused(step, err)
+	default:
+		fmt.Fprintf(os.Stderr, "refused %s: %v\n", step, err)
 	}
 }
 
@@ -88,6 +119,7 @@ type faultOwner struct {
 func (o faultOwner) Append(ctx context.Context, events [][]byte, types []eventlog.Type, messages []eventlog.Record) (int64, error) {
 	o.p.at("append.before")
 	first, err := o.Owner.Append(ctx, events, types, messages)
+	o.p.tell("append", err)
 	o.p.at("append.after")
 	return first, err
 }
@@ -95,6 +127,7 @@ func (o faultOwner) Append(ctx context.Context, events [][]byte, types []eventlo
 func (o faultOwner) Commit(ctx context.Context) error {
 	o.p.at("commit.before")
 	err := o.Owner.Commit(ctx)
+	o.p.tell("commit", err)
 	o.p.at("commit.after")
 	return err
 }
@@ -154,6 +187,7 @@ func (f faultPartition) Get(ctx context.Context, kind projection.Kind, keys [][]
 func (f faultPartition) Apply(ctx context.Context, b projection.Batch) error {
 	f.p.at("store.before")
 	err := f.Partition.Apply(ctx, b)
+	f.p.tell("store", err)
 	f.p.at("store.after")
 	return err
 }

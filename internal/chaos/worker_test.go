@@ -36,6 +36,7 @@ type task struct {
 	Serve      bool    // run instances
 	Feed       bool    // start orders
 	Shop       bool    // answer them
+	Stay       bool    // do not end when all are completed
 	Fail       string  // where to be killed: "name:nth"
 }
 
@@ -161,7 +162,7 @@ func (t *task) watch(ctx context.Context, eng *workflow.Engine, end context.Canc
 			told = completed
 			say("completed %d", completed)
 		}
-		if t.Orders > 0 && completed >= int64(t.Orders) {
+		if !t.Stay && completed >= int64(t.Orders) {
 			say("all completed")
 			end(errAllCompleted)
 		}
