@@ -58,6 +58,12 @@ func (e *Engine) Call(ctx context.Context, r *eventlog.Request) (Answer, error) 
 	if r.Made == 0 {
 		r.Made = now.UnixMilli()
 	}
+	if err := r.Validate(); err != nil {
+		return Answer{}, fmt.Errorf("engine: %w", err)
+	}
+	if n := len(r.Params); n > eventlog.PayloadWarning {
+		e.logger.WarnContext(ctx, "large payload: keep large data elsewhere and refer to it", "instance", r.ID, "bytes", n)
+	}
 	partition := eventlog.PartitionOf(r.ID, e.log.Partitions())
 	x, err := e.ask(ctx, partition, unit{request: *r, offset: -1})
 	switch {

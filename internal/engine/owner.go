@@ -114,11 +114,12 @@ type owner struct {
 	poisoned map[string]string // instance whose decision panicked -> reason
 	poison   map[int64]string  // offset of a request that panicked without an instance -> reason
 
-	turn   *machine.Turn
-	queue  []unit
-	local  *unit // a request of the turn to its own partition
-	done   []unit
-	offset int64 // next request after the turn
+	turn     *machine.Turn
+	abortErr error
+	queue    []unit
+	local    *unit // a request of the turn to its own partition
+	done     []unit
+	offset   int64 // next request after the turn
 	// requestsID is the topic that offset belongs to; the state has it once an event says so.
 	requestsID string
 	replies    []reply
@@ -274,7 +275,7 @@ func (o *owner) step(now int64, r result) op {
 	case committing:
 		return o.committed()
 	case aborting:
-		return o.fail(errRefused)
+		return o.fail(o.abortErr)
 	}
 	return opFail{errors.New("engine: step after the owner failed")}
 }
@@ -285,11 +286,14 @@ func (o *owner) failedOp(err error) op {
 	var refused *eventlog.RefusedError
 	switch {
 	case o.phase == appending && errors.As(err, &refused):
-		o.refusedMessage(refused)
+		o.abortErr = err // to be tried again, slowly: nothing is lost meanwhile
+		if o.refusedMessage(refused) {
+			o.abortErr = errRefused
+		}
 		o.phase = aborting
 		return opAbort{}
 	case o.phase == aborting:
-		return o.fail(errRefused)
+		return o.fail(o.abortErr)
 	case errors.Is(err, projection.ErrStateLost) && o.phase >= acquiring && o.phase != dropping:
 		return o.drop() // this partition is rebuilt while the others work on
 	case o.phase == committing && o.rules.unknownIsAbort && !errors.Is(err, eventlog.ErrFenced):
@@ -309,20 +313,28 @@ func (o *owner) fail(err error) op {
 	return opFail{err}
 }
 
-// refusedMessage makes a failed attempt of a task whose message the log refuses; protocol
-// rule 9. The pool offers that result instead of the handler's from now on.
-func (o *owner) refusedMessage(refused *eventlog.RefusedError) {
-	s := o.turn.Sendings[refused.Index]
-	id := o.turn.Events[s.Event].ID
-	for k := range o.done {
-		u := &o.done[k]
-		if u.result != nil && u.request.Record != nil && u.request.ID == id && u.request.Path == s.Path {
+// refusedMessage makes failed attempts of the tasks whose messages the log refuses; protocol
+// rule 9. The pool offers those results instead of the handlers' from now on. What is refused
+// for its topic is refused for every message to that topic. false: nothing could be done.
+func (o *owner) refusedMessage(refused *eventlog.RefusedError) (replaced bool) {
+	for k, s := range o.turn.Sendings {
+		same := s.Record.Topic == o.turn.Sendings[refused.Index].Record.Topic && !errors.Is(refused, eventlog.ErrTooLarge)
+		if s.Path == "" || k != refused.Index && !same {
+			continue
+		}
+		id := o.turn.Events[s.Event].ID
+		for _, u := range o.done {
+			if u.result == nil || u.request.Record == nil || u.request.ID != id || u.request.Path != s.Path {
+				continue
+			}
 			r := u.request
 			r.OK, r.Record, r.Params, r.HasKeys = false, nil, nil, false
 			r.Error = fmt.Sprintf("send message to %s: %v", s.Record.Topic, refused.Err)
 			o.effects.replace = append(o.effects.replace, replacement{*u.result, r})
+			replaced = true
 		}
 	}
+	return replaced
 }
 
 // takeEffects hands over what follows from the turns that were committed.

@@ -196,16 +196,7 @@ func (o *owner) loaded(r result) op {
 func (o *owner) unit(u *unit) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			reason := fmt.Sprintf("decide %s: %v\n%s", u.request.Type, r, debug.Stack())
-			switch {
-			case u.request.ID != "" && o.st.Instances[u.request.ID] != nil && o.poisoned[u.request.ID] == "":
-				o.poisoned[u.request.ID] = reason
-			case u.offset >= 0:
-				o.poison[u.offset] = reason
-			default:
-				panic(r) // nothing to set aside: a fault of the engine itself
-			}
-			err = fmt.Errorf("%w: %s", errPoison, reason)
+			err = o.setAside(u, fmt.Sprintf("decide %s: %v\n%s", u.request.Type, r, debug.Stack()))
 		}
 	}()
 	if u.offset >= 0 {
@@ -252,6 +243,25 @@ func (o *owner) unit(u *unit) (err error) {
 		o.replies = append(o.replies, reply{token: u.token, answer: a})
 	}
 	return nil
+}
+
+// setAside sees to it that what panicked is not decided again: the instance goes to
+// quarantine, else the request to the dead letters, else the caller is told. A request of the
+// engine's own that has none of these is tried again, slowly.
+func (o *owner) setAside(u *unit, reason string) error {
+	id := u.request.ID
+	switch {
+	case id != "" && o.st.Instances[id] != nil && o.st.Instances[id].Run > 0 && o.poisoned[id] == "":
+		o.poisoned[id] = reason
+	case u.offset >= 0:
+		o.poison[u.offset] = reason
+	case u.token != nil:
+		o.effects.replies = append(o.effects.replies, reply{token: u.token, err: fmt.Errorf("engine: %s", reason)})
+		u.token = nil
+	default:
+		return fmt.Errorf("engine: %s", reason)
+	}
+	return fmt.Errorf("%w: %s", errPoison, reason)
 }
 
 func mustEncode(r *eventlog.Request) []byte {
@@ -313,19 +323,35 @@ func (o *owner) close() op {
 		return o.committed()
 	}
 	a := opAppend{events: make([][]byte, len(t.Events)), types: make([]eventlog.Type, len(t.Events)), messages: o.messages()}
-	var buf []byte
-	for k, e := range t.Events {
-		from := len(buf)
-		buf = eventlog.AppendEvent(buf, e)
-		a.events[k], a.types[k] = buf[from:len(buf):len(buf)], e.Type
+	if err := o.encode(&a); err != nil {
+		return o.fail(err)
 	}
-	// The buffer may have moved while it grew; earlier slices still hold their bytes.
 	o.last.sum = eventlog.Checksum(a.events[len(a.events)-1])
 	if o.rules.effectsEarly {
 		o.follow()
 	}
 	o.phase = appending
 	return a
+}
+
+// encode writes the turn's events. An event that can't be said in JSON is its instance's fault.
+func (o *owner) encode(a *opAppend) (err error) {
+	var buf []byte
+	at := 0
+	defer func() {
+		if r := recover(); r != nil {
+			e := o.turn.Events[at]
+			err = o.setAside(&unit{offset: -1, request: eventlog.Request{ID: e.ID}}, fmt.Sprintf("encode %s: %v", e.Type, r))
+		}
+	}()
+	for k, e := range o.turn.Events {
+		at = k
+		from := len(buf)
+		buf = eventlog.AppendEvent(buf, e)
+		// The buffer may move when it grows; earlier slices still hold their bytes.
+		a.events[k], a.types[k] = buf[from:len(buf):len(buf)], e.Type
+	}
+	return nil
 }
 
 // messages are the records of the turn for users' topics and the dead letters.

@@ -136,6 +136,10 @@ func (p *pool) work(ctx context.Context) {
 		p.mu.Unlock()
 
 		r := run(jobCtx, code, x.job)
+		if err := r.Validate(); err != nil { // else its event could not be written
+			r.OK, r.Params, r.More, r.Record, r.Terminal = false, nil, false, nil, true
+			r.Error = "the handler's outcome can't be recorded: " + err.Error()
+		}
 		p.warn(&r)
 		if p.handler != nil && r.Path != "" {
 			p.handler(x.job.definition, r.Path, time.Since(x.since), r.OK)
