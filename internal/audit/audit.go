@@ -145,7 +145,31 @@ func Log(ctx context.Context, log eventlog.Log, o Options) (Report, error) {
 		}
 		a.sentAll(t.Name, whole)
 	}
+	if err := a.letters(ctx, log); err != nil {
+		return a.Report(), err
+	}
 	return a.Finish(), nil
+}
+
+// letters compares the dead-letter topic with the events, where both stood still and the
+// topic still has its first records.
+func (a *Auditor) letters(ctx context.Context, log eventlog.Log) error {
+	t, err := log.Topic(ctx, eventlog.DeadLetterTopic(log.App()))
+	if err != nil {
+		return fmt.Errorf("describe the dead-letter topic: %w", err)
+	}
+	for _, p := range t.Partitions {
+		if a.moved || p.Start > 0 {
+			return nil
+		}
+	}
+	for k, p := range t.Partitions {
+		if err := read(ctx, log, t.Name, int32(k), p, a.deadLetter, func(int64) {}); err != nil {
+			return fmt.Errorf("audit the dead-letter topic: %w", err)
+		}
+	}
+	a.lettersAll(t.Name)
+	return nil
 }
 
 func describe(ctx context.Context, log eventlog.Log, topics []string) (map[string]eventlog.Topic, error) {

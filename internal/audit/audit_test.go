@@ -123,6 +123,14 @@ func (h history) add(p int32, e eventlog.Event) {
 	h[p] = append(h[p], &e)
 }
 
+// buffer lets the message stand in the instance until it is stopped.
+func (h history) buffer(sole bool) {
+	h[0] = h[0][:5]
+	e := h[0][4]
+	e.Type, e.Path, e.Sole, e.Expires = eventlog.MessageBuffered, "", sole, 9000
+	h.add(0, eventlog.Event{Type: eventlog.InstanceStopped, ID: order, Seq: 4, Run: 3, Unsubs: []eventlog.KeyRef{waitKey}, Back: []uint64{3}})
+}
+
 func audit(h history, settled bool) Report {
 	a := New(2, Options{Settled: settled})
 	for p := range int32(2) {
@@ -288,6 +296,17 @@ func TestViolations(t *testing.T) {
 				h.add(1, eventlog.Event{Type: eventlog.MessageReturned, Topic: "status", Key: "id", Value: value, Msg: 3, ID: order, Run: 3, Act: 1})
 			}
 		}},
+		{"is nowhere now", func(h history) {
+			h.add(1, eventlog.Event{Type: eventlog.MessageReturned, Topic: "status", Key: "id", Value: value, Msg: 3, ID: order, Run: 3, Act: 1})
+		}},
+		{"came back 1 times and was handed back 0", func(h history) {
+			h.add(1, eventlog.Event{Type: eventlog.MessageKept, Topic: "status", Key: "id", Value: value, Msg: 3, Expires: 9000})
+		}},
+		{"was handed back 1 times and came 0", func(h history) { h.buffer(true) }},
+		{"was neither handed back nor dropped", func(h history) { h.buffer(false) }},
+		{"did not leave the instance", func(h history) {
+			h.add(0, eventlog.Event{Type: eventlog.MessageDropped, ID: order, Topic: "status", Key: "id", Value: value, Msg: 3})
+		}},
 		{"no unfinished fan-out", func(h history) { h.add(1, eventlog.Event{Type: eventlog.FanOutPage, Msg: 3}) }},
 		{"which it was never told", func(h history) { h.find(1, eventlog.DeliveriesAcked, 0).Upto.Index = 4 }},
 		{"are not acknowledged", func(h history) { h.find(1, eventlog.DeliveriesAcked, 0).Type = eventlog.Checkpoint }},
@@ -348,6 +367,36 @@ func TestMessages(t *testing.T) {
 				t.Errorf("want one violation with %q, have %v", c.want, r.First)
 			}
 		})
+	}
+}
+
+// A dead letter that is missing, and one that no event speaks of.
+func TestDeadLetters(t *testing.T) {
+	h := good()
+	h.buffer(false)
+	h.add(0, eventlog.Event{Type: eventlog.MessageDropped, ID: order, Topic: "status", Key: "id", Value: value, Msg: 3})
+	for n, want := range []string{"are not in the dead-letter topic", "", "no event speaks of this"} {
+		log := write(t, h)
+		for range n {
+			if err := log.Publish(t.Context(), eventlog.Record{Topic: eventlog.DeadLetterTopic(log.App()), Partition: 0, Headers: []eventlog.Header{
+				{Key: "dagger-topic", Value: []byte("status")}, {Key: "dagger-topic-id", Value: []byte("s")}, {Key: "dagger-partition", Value: []byte("0")},
+				{Key: "dagger-offset", Value: []byte("7")}, {Key: "dagger-key", Value: []byte("id")}, {Key: "dagger-value", Value: []byte(value)}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := Log(t.Context(), log, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := ""
+		for _, v := range r.First {
+			if strings.Contains(v.Text, "dead") {
+				found += v.Text
+			}
+		}
+		if want == "" && found != "" || !strings.Contains(found, want) {
+			t.Errorf("%d dead letters: want %q, have %v", n, want, r.First)
+		}
 	}
 }
 

@@ -23,9 +23,12 @@ type Auditor struct {
 	// What one partition says of another, judged at the end.
 	told       map[route][]mark        // requests in events, in order
 	counted    map[route][]noted       // watermarks of forwards, in order
-	deliveries map[delivery]*deliver   //
+	deliveries map[delivery]*deliver   // to instances elsewhere
+	bodies     map[delivery]*deliver   // messages handed back
 	subs       map[uint64]subscription // by activation and key
 	sent       map[string]map[uint64]*sent
+
+	deadLetters letters
 }
 
 // mark is a position within what a partition tells.
@@ -96,8 +99,9 @@ func New(partitions int32, o Options) *Auditor {
 	}
 	a := &Auditor{
 		o: o, partitions: map[int32]*partition{}, count: partitions, seed: maphash.MakeSeed(),
-		told: map[route][]mark{}, counted: map[route][]noted{}, deliveries: map[delivery]*deliver{},
+		told: map[route][]mark{}, counted: map[route][]noted{}, deliveries: map[delivery]*deliver{}, bodies: map[delivery]*deliver{},
 		subs: map[uint64]subscription{}, sent: map[string]map[uint64]*sent{},
+		deadLetters: letters{},
 	}
 	a.report.Partitions = partitions
 	for _, t := range o.Topics {

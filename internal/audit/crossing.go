@@ -68,6 +68,25 @@ func (a *Auditor) deliverTo(from int32, msg uint64, id string) *deliver {
 	return d
 }
 
+// body counts how often instances handed a message back that they had taken, and how often
+// it came.
+func (a *Auditor) body(from int32, msg uint64) *deliver {
+	k := delivery{from: from, msg: msg}
+	d := a.bodies[k]
+	if d == nil {
+		d = &deliver{}
+		a.bodies[k] = d
+	}
+	return d
+}
+
+// handBack notes that an instance hands back a message that it had taken.
+func (p *partition) handBack(e *eventlog.Event, k eventlog.KeyRef, msg uint64) {
+	d := p.a.body(eventlog.PartitionOf(k.Value, p.a.count), msg)
+	d.told++
+	d.partition, d.n = p.index, e.N
+}
+
 // taken notes that the event decides a delivery of message msg of the key value.
 func (p *partition) taken(e *eventlog.Event, value string) {
 	from := eventlog.PartitionOf(value, p.a.count)
@@ -91,9 +110,17 @@ func (p *partition) taken(e *eventlog.Event, value string) {
 func (a *Auditor) Finish() Report {
 	a.report.Moved = a.moved
 	for _, p := range a.partitions {
-		for _, i := range p.instances {
+		for id, i := range p.instances {
 			if i.run > 0 {
 				a.report.Instances++
+			}
+			if len(i.dropped) > 0 {
+				a.violation(Violation{Partition: p.index, Offset: -1, ID: id, Text: fmt.Sprintf("message %d left it and was neither handed back nor dropped", i.dropped[0].msg)})
+			}
+		}
+		for msg, m := range p.messages {
+			if m.matched && m.back >= m.chosen && m.until == 0 {
+				a.violation(Violation{Partition: p.index, Offset: -1, N: msg, Text: fmt.Sprintf("message %d was returned by everybody and is nowhere now", msg)})
 			}
 		}
 	}
@@ -144,6 +171,14 @@ func (a *Auditor) balance() {
 			a.violation(Violation{Partition: d.partition, Offset: -1, N: d.n, Text: fmt.Sprintf("message %d of partition %d was taken %d times and told %d times", k.msg, k.from, d.taken, d.told)})
 		case d.taken < d.told && lost:
 			a.violation(Violation{Partition: k.from, Offset: -1, N: k.msg, Text: fmt.Sprintf("message %d was given to an instance %d times and decided there %d times", k.msg, d.told, d.taken)})
+		}
+	}
+	for k, d := range a.bodies {
+		switch {
+		case d.taken > d.told:
+			a.violation(Violation{Partition: k.from, Offset: -1, N: k.msg, Text: fmt.Sprintf("message %d came back %d times and was handed back %d times", k.msg, d.taken, d.told)})
+		case d.taken < d.told && lost:
+			a.violation(Violation{Partition: d.partition, Offset: -1, N: d.n, Text: fmt.Sprintf("message %d of partition %d was handed back %d times and came %d times", k.msg, k.from, d.told, d.taken)})
 		}
 	}
 	for _, s := range a.subs {

@@ -34,9 +34,10 @@ type instance struct {
 	keys     []eventlog.TaskKey
 	subs     []sub
 	buffer   []buffered
-	calls    []uint64 // hashes
-	held     []uint64 // messages of held deliveries; 0 = another request
-	released uint64   // message whose held delivery is being decided
+	calls    []uint64   // hashes
+	dropped  []buffered // that left the buffer; a MessageDropped must follow for each
+	held     []buffered // held deliveries; without msg another request
+	released buffered   // the held delivery that is being decided
 }
 
 type sub struct {
@@ -49,6 +50,8 @@ type buffered struct {
 	seq     uint64
 	msg     uint64
 	expires int64
+	sole    bool
+	origin  uint64
 }
 
 const bufferLimit = 100
@@ -84,12 +87,13 @@ func (p *partition) about(e *eventlog.Event) {
 			p.fail(e, "the instance is not in quarantine")
 			return
 		}
-		msg := uint64(0)
-		if e.Held != nil && e.Held.Type == eventlog.DeliverTo {
-			msg = e.Msg
-			p.taken(e, e.Held.Value)
+		held := buffered{}
+		if h := e.Held; h != nil && h.Type == eventlog.DeliverTo {
+			held.KeyRef, held.msg, held.sole = eventlog.KeyRef{Topic: h.Topic, Key: h.Key, Value: h.Value}, e.Msg, h.Sole
+			held.origin = p.a.origin(held.KeyRef, h.Message)
+			p.taken(e, h.Value)
 		}
-		i.held = append(i.held, msg)
+		i.held = append(i.held, held)
 	case eventlog.RequestReleased:
 		if i == nil || i.frozen || len(i.held) == 0 {
 			p.fail(e, "nothing is held, or the instance is in quarantine")
@@ -97,21 +101,42 @@ func (p *partition) about(e *eventlog.Event) {
 		}
 		i.released, i.held = i.held[0], i.held[1:]
 	case eventlog.DeliveryRefused:
-		p.took(i, e)
-	case eventlog.MessageDropped:
-		if i != nil && i.released == e.Msg {
-			i.released = 0
+		if p.took(i, e) {
+			p.handBack(e, keyOf(e), e.Msg) // it counted as taken when it was held
 		}
+	case eventlog.MessageDropped:
+		p.drop(i, e)
 	}
 }
 
-// took counts a delivery, unless it counted when it was held.
-func (p *partition) took(i *instance, e *eventlog.Event) {
-	if i != nil && i.released == e.Msg && e.Msg != 0 {
-		i.released = 0
+// drop checks that the message that is dead-lettered was here, and nowhere else to go.
+func (p *partition) drop(i *instance, e *eventlog.Event) {
+	is := func(b buffered) bool { return b.msg == e.Msg && b.KeyRef == keyOf(e) }
+	if i == nil {
+		p.fail(e, "the instance has no message")
 		return
 	}
+	if at := slices.IndexFunc(i.dropped, is); at >= 0 {
+		p.a.deadLetters.expect(i.dropped[at].origin)
+		i.dropped = slices.Delete(i.dropped, at, at+1)
+		return
+	}
+	if !is(i.released) || i.released.sole {
+		p.fail(e, "message %d did not leave the instance", e.Msg)
+		return
+	}
+	p.a.deadLetters.expect(i.released.origin)
+	i.released = buffered{}
+}
+
+// took counts a delivery, unless it counted when it was held.
+func (p *partition) took(i *instance, e *eventlog.Event) (held bool) {
+	if i != nil && i.released.msg == e.Msg && i.released.KeyRef == keyOf(e) && e.Msg != 0 {
+		i.released = buffered{}
+		return true
+	}
 	p.taken(e, e.Value)
+	return false
 }
 
 func (p *partition) home(e *eventlog.Event) {
@@ -366,6 +391,11 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 	for _, m := range e.Back {
 		at := slices.IndexFunc(i.buffer, func(b buffered) bool { return b.seq == m })
 		if p.check(i, e, at >= 0, "message %d leaves, but it was not buffered", m) {
+			if b := i.buffer[at]; b.sole {
+				p.handBack(e, b.KeyRef, b.msg)
+			} else {
+				i.dropped = append(i.dropped, b)
+			}
 			i.buffer = slices.Delete(i.buffer, at, at+1)
 		}
 	}
@@ -380,7 +410,7 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 	case eventlog.MessageBuffered:
 		p.took(i, e)
 		p.check(i, e, !slices.ContainsFunc(i.buffer, func(b buffered) bool { return b.msg == e.Msg && b.KeyRef == k }), "message %d is buffered a second time", e.Msg)
-		i.buffer = append(i.buffer, buffered{k, e.Seq, e.Msg, e.Expires})
+		i.buffer = append(i.buffer, buffered{k, e.Seq, e.Msg, e.Expires, e.Sole, p.a.origin(k, e.Message)})
 		n := 0
 		for _, b := range i.buffer {
 			if b.KeyRef == k {
@@ -392,6 +422,7 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 		at := slices.IndexFunc(i.buffer, func(b buffered) bool { return b.msg == e.Msg && b.KeyRef == k })
 		if p.check(i, e, at >= 0, "message %d is not buffered", e.Msg) {
 			p.check(i, e, e.At >= i.buffer[at].expires, "message %d expired at %d, its time is %d", e.Msg, e.At, i.buffer[at].expires)
+			p.a.deadLetters.expect(i.buffer[at].origin)
 			i.unbuffer(k, e.Msg)
 		}
 	case eventlog.ListenerFull:

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"sort"
-	"strconv"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -10,6 +9,7 @@ import (
 // message is a message at its correlation key.
 type message struct {
 	key          eventlog.KeyRef
+	origin       uint64 // of the record
 	expires      int64
 	kept         bool
 	matched      bool
@@ -83,7 +83,9 @@ func (p *partition) key(e *eventlog.Event) {
 		if e.At < m.expires {
 			p.fail(e, "message %d expired at %d, its time is %d", e.Msg, e.At, m.expires)
 		}
+		p.again(m, e.Msg)
 		m.kept, m.matched = false, false
+		p.a.deadLetters.expect(m.origin)
 	case eventlog.DeliveriesAcked:
 		p.ack(e)
 	}
@@ -121,21 +123,30 @@ func (p *partition) arrive(e *eventlog.Event) *message {
 		if e.Msg != e.N {
 			p.fail(e, "message %d never arrived here", e.Msg)
 		}
-		m = &message{key: keyOf(e)}
+		m = &message{key: keyOf(e), origin: p.a.origin(keyOf(e), e.Message)}
 		p.messages[e.Msg] = m
 		if g := e.Message; g != nil {
-			h := p.a.hash(e.Topic, e.Key, e.Value, g.TopicID, strconv.FormatInt(int64(g.Partition), 10), strconv.FormatInt(g.Offset, 10))
-			if _, twice := p.arrived[h]; twice {
+			if _, twice := p.arrived[m.origin]; twice {
 				p.fail(e, "the record at partition %d offset %d of topic %s arrived a second time", g.Partition, g.Offset, g.Topic)
 			}
-			p.arrived[h] = struct{}{}
+			p.arrived[m.origin] = struct{}{}
 		}
 		return m
 	}
 	if e.Msg == e.N {
 		p.fail(e, "message %d a second time", e.Msg)
 	}
+	p.again(m, e.Msg)
 	return m
+}
+
+// again notes why a message moves that was here before: it was kept, or everybody returned
+// it, or else somebody who had taken it handed it back.
+func (p *partition) again(m *message, msg uint64) {
+	if m.kept || m.matched && m.back >= m.chosen && m.until == 0 {
+		return
+	}
+	p.a.body(p.index, msg).taken++
 }
 
 // page checks how many waiters were chosen.
