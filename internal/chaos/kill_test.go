@@ -19,22 +19,37 @@ func TestKilledWorkerAndDeletedStoreEmbedded(t *testing.T) {
 		Log: "file:" + filepath.Join(dir, "log"), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
 		Orders: pick(2000, 300), Rate: pick(33.0, 100), Serve: true, Feed: true, Shop: true,
 	}
-	killWorkers(t, random, job, pick(20, 5), nil)
+	killWorkers(t, random, job, pick(20, 5), func(int, *process) {})
 	report := check(t, job.Log, job.Orders, job.Store)
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
 }
 
 // TestKilledWorkerAndDeletedStoreKafka does the same on a real broker, where a killed worker
-// stays a member of its group until its session ends.
+// stays a member of its group until its session ends. In the long form the broker is killed
+// and started again five times between the kills of the workers.
 func TestKilledWorkerAndDeletedStoreKafka(t *testing.T) {
 	random := begin(t)
 	t.Parallel() // it waits for sessions to end most of the time
 	dir := t.TempDir()
+	addr, during := "", func(int, *process) {}
+	if long() {
+		b := brokerOf(t, kafkatest.Options{})
+		addr, during = b.Addr(), func(kill int, w *process) {
+			if kill%4 != 0 {
+				return
+			}
+			w.until(20*time.Second, func(w *process) bool { return w.acknowledged >= 20 })
+			restart(t, b)
+			t.Logf("the broker was killed and is back; %d starts acknowledged in this life", w.acks())
+		}
+	} else {
+		addr = brokers(t)
+	}
 	job := task{
-		Log: kafkaURL(brokers(t)), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
+		Log: kafkaURL(addr), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
 		Orders: pick(2000, 300), Rate: pick(33.0, 100), Serve: true, Feed: true, Shop: true,
 	}
-	killWorkers(t, random, job, pick(20, 5), nil)
+	killWorkers(t, random, job, pick(20, 5), during)
 	report := check(t, job.Log, job.Orders, job.Store)
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
 }
@@ -67,13 +82,14 @@ func TestKilledBrokerKafka(t *testing.T) {
 }
 
 // killWorkers kills workers one after the other, and lets the last one finish. The store is
-// deleted once. between is called after each kill.
-func killWorkers(t *testing.T, random *rand.Rand, job task, kills int, between func(kill int)) {
+// deleted once. during is called in each life before its kill.
+func killWorkers(t *testing.T, random *rand.Rand, job task, kills int, during func(kill int, w *process)) {
 	t.Helper()
 	began := time.Now()
 	deleteAt := 1 + random.IntN(kills)
 	for kill := 1; kill <= kills; kill++ {
 		w := launch(t, job)
+		during(kill, w)
 		killAt(t, random, w, max(1, job.Orders/(2*kills)))
 		if kill == deleteAt {
 			if err := os.RemoveAll(filepath.Join(job.Dir, "store")); err != nil {
@@ -82,9 +98,6 @@ func killWorkers(t *testing.T, random *rand.Rand, job task, kills int, between f
 			t.Logf("kill %d at %v; the store is deleted", kill, time.Since(began).Round(time.Millisecond))
 		} else {
 			t.Logf("kill %d at %v, %d starts acknowledged in this life", kill, time.Since(began).Round(time.Millisecond), w.acknowledged)
-		}
-		if between != nil {
-			between(kill)
 		}
 	}
 	launch(t, job).wait(5 * time.Minute)

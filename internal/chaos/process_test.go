@@ -103,6 +103,13 @@ func (p *process) until(within time.Duration, holds func(p *process) bool) bool 
 	}
 }
 
+// acks is how many starts were acknowledged since the process began.
+func (p *process) acks() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.acknowledged
+}
+
 // kill ends the process by SIGKILL and waits for it.
 func (p *process) kill() {
 	_ = p.cmd.Process.Signal(syscall.SIGKILL) // it may have ended
