@@ -517,6 +517,7 @@ func (r *simRunner) consume(x opConsume) result {
 	k, _ := slices.BinarySearchFunc(part.requests, from, func(rec eventlog.Record, at int64) int { return int(rec.Offset - at) })
 	r.next = k
 	r.readLater()
+	r.w.inboxEnd[simOwned{r.p, r.o.epoch}] = part.reqEnd
 	return result{offset: part.reqEnd, topicID: simRequests}
 }
 

@@ -122,9 +122,7 @@ type simTask struct {
 }
 
 type simTries struct {
-	starts   int
-	ran      int // of these, ran for a second
-	reported int // good results that reached a log, or a pool that lives
+	starts int
 }
 
 func taskOf(r *eventlog.Request) simTask { return simTask{r.ID, r.Run, r.Path, r.Act, r.Attempt} }
@@ -136,13 +134,6 @@ func (w *world) try(k simTask) *simTries {
 		w.tasks[k] = t
 	}
 	return t
-}
-
-// reported notes a good result that is in the inbox.
-func (w *world) reported(r *eventlog.Request) {
-	if r.OK {
-		w.try(taskOf(r)).reported++
-	}
 }
 
 // handle draws what a handler does: how long it takes and what comes out.

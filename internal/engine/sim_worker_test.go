@@ -168,8 +168,13 @@ func (wk *simWorker) sendResults(p int32, results []eventlog.Request) {
 			wk.w.violation("encode result: %v", err)
 		}
 		rec := eventlog.Record{Key: []byte(results[k].PartitionKey()), Value: value}
-		wk.w.reported(&results[k])
-		wk.w.after(wk.w.delay(), func() { wk.w.log.request(p, rec) })
+		r := results[k]
+		wk.w.after(wk.w.delay(), func() {
+			if _, twice := wk.w.inInbox[taskOf(&r)]; r.OK && !twice {
+				wk.w.inInbox[taskOf(&r)] = wk.w.log.parts[p].reqEnd
+			}
+			wk.w.log.request(p, rec)
+		})
 	}
 }
 

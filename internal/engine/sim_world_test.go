@@ -75,9 +75,19 @@ type world struct {
 	refused map[string]bool // violations that were reported
 	faults  []string
 	tasks   map[simTask]*simTries
-	count   struct {
+	// inInbox has the offset of an attempt's first good result in the requests, inboxEnd where
+	// the requests ended when an owner began to read them.
+	inInbox  map[simTask]int64
+	inboxEnd map[simOwned]int64
+	count    struct {
 		steps, commits, fenced, unknown, crashes, events, calls, handlers, mended, ids int
 	}
+}
+
+// simOwned is a time of a partition with one owner.
+type simOwned struct {
+	p     int32
+	epoch uint64
 }
 
 // simRules are the rules that a run leaves out.
@@ -158,7 +168,8 @@ func (w *world) violation(format string, args ...any) {
 // newWorld is a world at its beginning.
 func newWorld(seed uint64, env simEnv, rules simRules, trace func(string)) *world {
 	w := &world{env: env, rules: rules, rng: rand.New(rand.NewPCG(seed, 0)), trace: trace,
-		relayOf: map[TopicKey]int{}, offsets: map[TopicKey]int64{}, units: map[string]*simUnit{}, tasks: map[simTask]*simTries{}}
+		relayOf: map[TopicKey]int{}, offsets: map[TopicKey]int64{}, units: map[string]*simUnit{}, tasks: map[simTask]*simTries{},
+		inInbox: map[simTask]int64{}, inboxEnd: map[simOwned]int64{}}
 	w.rules.machine.Limits = env.limits
 	w.log = newSimLog(w)
 	w.store = memstore.New(projection.Identity{App: simApp, Partitions: env.partitions}, memstore.Options{History: 8})
