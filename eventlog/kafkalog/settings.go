@@ -158,7 +158,7 @@ func (l *kafkaLog) checkAppTopics(ctx context.Context) error {
 	}
 	configs, err := l.adm.DescribeTopicConfigs(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("read topic settings: %w", l.because(ctx, err))
+		return fmt.Errorf("read topic settings: %w", denied(l.because(ctx, err), "DescribeConfigs", "topic", strings.Join(names, ", ")))
 	}
 	var errs []error
 	for _, t := range all {

@@ -3,9 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	_ "github.com/godagger/dagger/eventlog/kafkalog"
+	"github.com/godagger/dagger/internal/kafkatest"
 )
 
 // TestACLs uses a log with the rights that docs/operations.md gives and no other.
@@ -105,49 +104,24 @@ func TestACLs(t *testing.T) {
 	}
 }
 
-// documented reads the lines "acl …" of docs/operations.md.
+// documented are the rights of docs/operations.md.
 func documented(t *testing.T) []kfake.ACL {
 	t.Helper()
 	root, err := Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := os.ReadFile(filepath.Join(root, "docs", "operations.md"))
+	found, err := kafkatest.DocumentedACLs(filepath.Join(root, "docs", "operations.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var acls []kfake.ACL
-	text := strings.ReplaceAll(string(page), "\\\n", " ")
-	for _, line := range regexp.MustCompile(`(?m)^ +acl (--.*)$`).FindAllStringSubmatch(text, -1) {
-		a := kfake.ACL{Pattern: kmsg.ACLResourcePatternTypeLiteral, Allow: true}
-		var operations []kmsg.ACLOperation
-		words := strings.Fields(line[1])
-		for i := 0; i+1 < len(words); i += 2 {
-			switch flag, value := words[i], words[i+1]; flag {
-			case "--resource-pattern-type":
-				a.Pattern = kmsg.ACLResourcePatternTypePrefixed
-			case "--topic":
-				a.Resource, a.Name = kmsg.ACLResourceTypeTopic, value
-			case "--group":
-				a.Resource, a.Name = kmsg.ACLResourceTypeGroup, value
-			case "--transactional-id":
-				a.Resource, a.Name = kmsg.ACLResourceTypeTransactionalId, value
-			case "--operation":
-				op, err := kmsg.ParseACLOperation(value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				operations = append(operations, op)
-			default:
-				t.Fatalf("docs/operations.md: acl %s is not known here", flag)
-			}
+	for _, f := range found {
+		a := kfake.ACL{Resource: f.Resource, Name: f.Name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: f.Operation, Allow: true}
+		if f.Prefixed {
+			a.Pattern = kmsg.ACLResourcePatternTypePrefixed
 		}
-		for _, a.Operation = range operations {
-			acls = append(acls, a)
-		}
-	}
-	if len(acls) == 0 {
-		t.Fatal("docs/operations.md has no acl lines")
+		acls = append(acls, a)
 	}
 	return acls
 }
