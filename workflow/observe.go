@@ -28,13 +28,16 @@ func (e *Engine) Slots() Slots { return e.run.Slots() }
 // clockLimit is how far the clock may lag behind a partition's last event; protocol rule 11.
 const clockLimit = 30 * time.Second
 
-// Ready says why this engine should get no new work, or nil: it runs, every partition that
-// the group gave it is in its loop, its clock is not far behind the log's, and the store
-// answers.
+// Ready says why this engine should get no new work, or nil: it runs and is in its group,
+// every partition that the group gave it is in its loop, its clock is not far behind the
+// log's, the messages that tasks listen for are relayed, and the store answers.
 func (e *Engine) Ready(ctx context.Context) error {
 	var problems []error
 	if !e.run.Running() {
 		problems = append(problems, errors.New("engine: Run does not work"))
+	}
+	for _, p := range e.run.Problems() {
+		problems = append(problems, errors.New(p))
 	}
 	for _, p := range e.run.Partitions() {
 		switch {

@@ -79,6 +79,8 @@ func (r *registry) follow(ctx context.Context) error {
 // relayGroup is a member of the relay's group until ctx ends.
 func (e *Engine) relayGroup(ctx context.Context, tk TopicKey) {
 	logger := e.logger.With("topic", tk.Topic, "key", tk.Key)
+	part := "the relay of topic " + tk.Topic
+	defer e.problems.set(part, nil)
 	for backoff := backoffMin; ; backoff = min(2*backoff, backoffMax) {
 		began := time.Now()
 		err := e.relayMember(ctx, tk, logger)
@@ -88,6 +90,7 @@ func (e *Engine) relayGroup(ctx context.Context, tk TopicKey) {
 		if time.Since(began) > time.Minute {
 			backoff = backoffMin
 		}
+		e.problems.set(part, err)
 		logger.Warn("relay's group", "err", err, "in", backoff)
 		sleep(ctx, backoff)
 	}
@@ -132,6 +135,7 @@ func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logg
 		if err != nil {
 			return fmt.Errorf("assignment of group %s: %w", group, err)
 		}
+		e.problems.set("the relay of topic "+tk.Topic, nil)
 		want := map[int32]bool{}
 		for _, p := range assigned {
 			want[p] = true
@@ -162,6 +166,8 @@ func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logg
 func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk TopicKey, partition int32, logger *slog.Logger) {
 	d := &relayDriver{e: e, member: member, logger: logger, r: &relay{app: e.log.App(), tk: tk, partition: partition, partitions: e.log.Partitions()}}
 	defer d.close()
+	part := fmt.Sprintf("the relay of topic %s, partition %d", tk.Topic, partition)
+	defer e.problems.set(part, nil)
 	backoff := backoffMin
 	var last relayOp
 	var res relayResult
@@ -172,11 +178,16 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 		last = d.r.step(last, res)
 		res = d.do(ctx, last)
 		switch f := last.(type) {
+		case relayOpen:
+			if res.err == nil {
+				e.problems.set(part, nil)
+			}
 		case relayFail:
 			if ctx.Err() != nil {
 				return
 			}
 			wait := backoff
+			e.problems.set(part, f.err)
 			if errors.Is(f.err, errRelayStopped) {
 				wait = time.Minute
 				logger.Error("messages are not delivered", "err", f.err)

@@ -26,6 +26,7 @@ type Engine struct {
 	eventsID   string
 	maxEvent   int
 	maxMessage func(topic string) int
+	problems   problems
 
 	mu       sync.Mutex
 	runners  map[int32]*runner
@@ -304,6 +305,7 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 		for backoff := backoffMin; err != nil && ctx.Err() == nil; backoff = min(2*backoff, backoffMax) {
 			// Owners go on meanwhile: the group only assigns, fences protect.
 			e.logger.Warn("join the owners' group again", "err", err, "in", backoff)
+			e.problems.set("the owners' group", err)
 			sleep(ctx, backoff)
 			if cerr := e.member.Close(); cerr != nil {
 				e.logger.Debug("leave the owners' group", "err", cerr)
@@ -312,6 +314,7 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 				assigned, err = e.member.Assigned(ctx)
 			}
 		}
+		e.problems.set("the owners' group", nil)
 		if ctx.Err() != nil {
 			return
 		}
