@@ -51,6 +51,7 @@ type runtime interface {
 	Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error]
 	Plan(hash string) *machine.Plan
 	Partitions() []engine.PartitionStatus
+	Problems() []string
 	Slots() engine.Slots
 	Running() bool
 	Close() error
