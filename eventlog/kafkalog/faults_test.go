@@ -354,3 +354,39 @@ func TestCloseUnderLoad(t *testing.T) {
 		busy.Wait()
 	}
 }
+
+// TestFirstTransaction: a new client's first transactions, whose topics it only now learns
+// of, are committed and aborted as asked.
+func TestFirstTransaction(t *testing.T) {
+	addrs, _ := brokers(t)
+	l := openLog(t, addrs, newApp(), "partitions=1")
+	out := l.App() + ".out"
+	if err := l.EnsureTopic(t.Context(), out, 1); err != nil {
+		t.Fatal(err)
+	}
+	message := []eventlog.Record{{Topic: out, Value: []byte("m")}}
+	var want []string
+	for n := range 20 {
+		o := own(t, l, 0)
+		add(t, o, fmt.Sprint(n, "a"))
+		commit(t, o)
+		for _, last := range []bool{false, true} {
+			if _, err := o.Append(t.Context(), raw(fmt.Sprint(n, last)), typesOf([]string{""}), message); err != nil {
+				t.Fatal(err)
+			}
+			if !last {
+				if err := o.Abort(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		commit(t, o)
+		if err := o.Close(); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, fmt.Sprint(n, "a"), fmt.Sprint(n, true))
+	}
+	if got := barrier(t, l); !slices.Equal(got, want) {
+		t.Errorf("events %q, not %q", got, want)
+	}
+}

@@ -40,6 +40,7 @@ type owner struct {
 	blind     bool            // settle can't look
 	changes   int             // of topics, as the client knows them
 	sent      map[string]bool // users' topics
+	loaded    map[string]bool // topics that the client has stored
 	wire      wire
 	mustAbort error // a message was refused
 	finished  error
@@ -53,7 +54,7 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
-	o := &owner{log: l, partition: partition, topic: eventlog.EventsTopic(l.cfg.app), sent: map[string]bool{}}
+	o := &owner{log: l, partition: partition, topic: eventlog.EventsTopic(l.cfg.app), sent: map[string]bool{}, loaded: map[string]bool{}}
 	o.id = l.cfg.app + "/" + strconv.Itoa(int(partition))
 	o.changes = l.topics.changed()
 	if _, err := l.topics.get(ctx, o.topic); err != nil {
@@ -118,6 +119,9 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 	if err := o.answers(ctx, b, len(events)); err != nil {
 		return -1, err
 	}
+	if err := o.load(ctx, records); err != nil {
+		return -1, o.finish(fmt.Errorf("append: %w", err))
+	}
 	if len(events) == 0 {
 		return -1, nil
 	}
@@ -162,7 +166,30 @@ func (o *owner) renew() {
 	if changes := o.log.topics.changed(); changes != o.changes {
 		o.changes = changes
 		o.s.cl.PurgeTopicsFromProducing(slices.Collect(maps.Keys(o.sent))...)
+		clear(o.loaded)
 	}
+}
+
+// load waits until the client has stored what it learnt of the topics of records. It sends
+// the first records of a topic a moment before it does (franz-go v1.22.2), and an
+// EndTransaction in that moment takes the transaction for empty: it aborts and says nil.
+func (o *owner) load(ctx context.Context, records []*kgo.Record) error {
+	for _, r := range records {
+		for !o.loaded[r.Topic] {
+			if leader, epoch, _ := o.s.cl.PartitionLeader(r.Topic, r.Partition); leader >= 0 || epoch >= 0 {
+				o.loaded[r.Topic] = true
+				break
+			}
+			pause := time.NewTimer(settlePoll)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				pause.Stop()
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
 }
 
 // answers sorts out the brokers' answers: lost to another owner before anything else, then
@@ -188,6 +215,7 @@ func (o *owner) answers(ctx context.Context, b *batch, events int) error {
 	if at >= events && refused(err) {
 		if noTopic(err) {
 			// The client would hold on to the id of a topic that is gone.
+			delete(o.loaded, b.records[at].Topic)
 			defer o.s.cl.PurgeTopicsFromProducing(b.records[at].Topic)
 		}
 		return o.refuse(at-events, publishError(b.records[at], err))
