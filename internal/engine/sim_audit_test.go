@@ -205,6 +205,7 @@ func (a *simAudit) order() {
 	sent := map[simMessage]int{}
 	lines := map[line][]got{}
 	source := map[simMessage]string{}
+	buffered := map[string]simMessage{}
 	w.eachEvent(func(p int32, _ int64, e *eventlog.Event) {
 		m := simMessage{eventlog.PartitionOf(e.Value, w.env.partitions), e.Msg}
 		switch e.Type {
@@ -220,10 +221,16 @@ func (a *simAudit) order() {
 			}
 		case eventlog.MessageReturned:
 			may[m] = true
+		case eventlog.MessageBuffered:
+			buffered[fmt.Sprint(e.ID, " ", e.Seq)] = m
+		}
+		for _, seq := range e.Back {
+			may[buffered[fmt.Sprint(e.ID, " ", seq)]] = true
 		}
 	})
 	w.eachEvent(func(p int32, _ int64, e *eventlog.Event) {
-		switch m := (simMessage{eventlog.PartitionOf(e.Value, w.env.partitions), e.Msg}); e.Type {
+		m := simMessage{eventlog.PartitionOf(e.Value, w.env.partitions), e.Msg}
+		switch e.Type {
 		case eventlog.RequestHeld:
 			if e.Held.Type == eventlog.DeliverTo {
 				may[simMessage{eventlog.PartitionOf(e.Held.Value, w.env.partitions), e.Msg}] = true

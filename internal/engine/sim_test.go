@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -11,12 +12,38 @@ import (
 	"github.com/godagger/dagger/internal/machine"
 )
 
-// simEnvOf is the world of a seed.
+// simEnvOf is the world of a seed: some have all faults, some only a few kinds of them.
 func simEnvOf(seed uint64) simEnv {
-	return simEnv{partitions: 3, workers: 3, instances: 8, keys: 5, seconds: 60,
-		unknown: 30, refuse: 100, lost: 60, late: 500, crash: 20, freeze: 20, move: 40, rewind: 15, wipe: 5, jump: 8, recreate: 10,
+	env := simEnv{partitions: 3, workers: 3, instances: 8, keys: 5, seconds: 30,
+		unknown: 30, refuse: 100, lost: 60, late: 500, crash: 20, freeze: 20, move: 40, rewind: 15, wipe: 5, recreate: 10,
 		kill: 10, stale: 200, cache: 4000, skew: 3000,
 		limits: machine.Limits{Answers: 8, Page: 2, Buffer: 3}}
+	r := rand.New(rand.NewPCG(seed, 1))
+	env.seconds = 10 + r.IntN(40)
+	for _, rate := range []*int{&env.unknown, &env.lost, &env.crash, &env.freeze, &env.move, &env.rewind, &env.wipe, &env.kill, &env.late} {
+		switch r.IntN(6) {
+		case 0:
+			*rate = 0
+		case 1:
+			*rate *= 3
+		}
+	}
+	if r.IntN(3) == 0 {
+		env.poison = 30
+	}
+	if r.IntN(3) == 0 {
+		env.jump = 30
+	}
+	if r.IntN(4) == 0 {
+		env.hot = true
+	}
+	if r.IntN(4) == 0 {
+		env.keys, env.instances = 2, 12
+	}
+	if r.IntN(5) == 0 {
+		env.workers = 2
+	}
+	return env
 }
 
 func simRun(t *testing.T, seed uint64, env simEnv, rules simRules, trace func(string)) *world {
