@@ -77,6 +77,9 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 			}
 		}()
 	}
+	if len(found) == 0 && a == (listArgs{limit: a.limit}) {
+		e.note("application %s has no instances; another one is named in the log's URL", log.App())
+	}
 	switch e.output {
 	case "json":
 		return e.print(found)
