@@ -111,6 +111,9 @@ func read(root string) ([]file, error) {
 			if name != root && (base == "testdata" || base == "dagger-data" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_")) {
 				return filepath.SkipDir
 			}
+			if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil && name != root {
+				return filepath.SkipDir // a module of its own
+			}
 			return nil
 		}
 		if filepath.Ext(base) != ".go" || strings.HasPrefix(base, "_") || strings.HasPrefix(base, ".") {

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Compares this engine with others on this machine (see main.go; the flags are passed on).
+# PostgreSQL is Debian's (apt-get install postgresql), with its default settings, in a
+# directory of its own, for loopback only. It is stopped and its data removed whatever
+# happens, also to this script.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
+[ -n "$bin" ] || bin=$(dirname "$(command -v initdb)") || {
+	echo "no PostgreSQL: apt-get install postgresql" >&2
+	exit 1
+}
+as=()
+if [ "$(id -u)" = 0 ]; then as=(runuser -u postgres --); fi # it doesn't run as root
+
+dir=$(mktemp -d)
+mkdir "$dir/pg" "$dir/data"
+if [ "$(id -u)" = 0 ]; then chown postgres "$dir/pg" && chmod 711 "$dir"; fi
+case $(stat -f -c %T "$dir") in
+tmpfs | ramfs) echo "warning: $dir is in memory, a sync costs nothing there; set TMPDIR" >&2 ;;
+esac
+
+# The other end of this pipe is held by this script alone, and closes with it: by its end or
+# by kill -9. Then the watcher cleans up.
+mkfifo "$dir/alive"
+(
+	trap '' INT TERM HUP
+	read -r _ <"$dir/alive" || true
+	cd /
+	"${as[@]}" "$bin/pg_ctl" -D "$dir/pg/data" -m immediate -w stop || true
+	rm -rf "$dir"
+) >/dev/null 2>&1 &
+watcher=$! compare=
+exec 9>"$dir/alive"
+finish() {
+	status=$?
+	trap - EXIT
+	if [ -n "$compare" ]; then kill "$compare" 2>/dev/null && wait "$compare" || true; fi
+	exec 9>&-
+	wait "$watcher" || true
+	exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+go build -o "$dir/compare" . 9>&-
+
+password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+(
+	cd "$dir/pg"
+	# A file that only its reader may read.
+	umask 077
+	printf '%s\n' "$password" | "${as[@]}" sh -c 'cat >"$1"' - "$dir/pg/password"
+	"${as[@]}" "$bin/initdb" -D "$dir/pg/data" -U compare --pwfile="$dir/pg/password" -A scram-sha-256 -E UTF8 --locale=C >"$dir/initdb" 9>&- || {
+		cat "$dir/initdb" >&2
+		exit 1
+	}
+)
+port=
+for _ in 1 2 3 4 5; do # a port may be taken
+	try=$((15432 + RANDOM % 16000))
+	if (cd "$dir/pg" && "${as[@]}" "$bin/pg_ctl" -D "$dir/pg/data" -l "$dir/pg/server" -w \
+		-o "-p $try -c listen_addresses=127.0.0.1 -c unix_socket_directories=$dir/pg" start >/dev/null 9>&-); then
+		port=$try
+		break
+	fi
+done
+if [ -z "$port" ]; then
+	cat "$dir/pg/server" >&2
+	exit 1
+fi
+export COMPARE_POSTGRES="postgres://compare:$password@127.0.0.1:$port/postgres?sslmode=disable"
+COMPARE_POSTGRES_PID=$(head -1 "$dir/pg/data/postmaster.pid")
+export COMPARE_POSTGRES_PID
+
+"$dir/compare" -dir "$dir/data" "$@" 9>&- &
+compare=$!
+wait "$compare" # a signal is seen at once
