@@ -137,6 +137,7 @@ func (t *Turn) fanOut(msg uint64) {
 		e.Until = m.Until
 	}
 	t.choose(e, key, page, Kept{Msg: msg, Message: m.Message, Expires: m.Expires}, false)
+	t.again(s.Matched[msg]) // the earlier pages may have returned it, and this one be empty
 	for !s.Rules.NoFanOrder && !t.fanning(key) {
 		k := s.Keys[key]
 		if k == nil || len(k.Kept) == 0 || len(k.Waiters) == 0 {
@@ -160,15 +161,20 @@ func (t *Turn) returned(key eventlog.KeyRef, r *eventlog.Request) {
 		return
 	}
 	t.emit(&eventlog.Event{Type: eventlog.MessageReturned, Topic: key.Topic, Key: key.Key, Value: key.Value, Msg: r.Msg, ID: r.ID, Run: r.Run, Act: r.Act, Local: r.Source == nil})
-	m := s.Matched[r.Msg]
+	t.again(s.Matched[r.Msg])
+}
+
+// again matches a message once more that every chosen waiter has returned, when no more of
+// them are to be chosen.
+func (t *Turn) again(m *Matched) {
 	if m == nil || m.Back < m.Chosen || m.Until > 0 {
 		return
 	}
-	again := Kept{Msg: m.Msg, Message: m.Message, Expires: m.Expires}
-	if m.Expires <= now {
-		t.expire(key, again, "every waiter returned it, after its time to live")
+	k := Kept{Msg: m.Msg, Message: m.Message, Expires: m.Expires}
+	if m.Expires <= max(t.Now, t.S.At) {
+		t.expire(m.Key, k, "every waiter returned it, after its time to live")
 	} else {
-		t.arrive(key, again)
+		t.arrive(m.Key, k)
 	}
 }
 
