@@ -352,6 +352,9 @@ func (t *Task) finish(s Status) {
 func (i *Instance) start(st eventlog.Start, e *eventlog.Event) {
 	t := i.Task(st.Path)
 	if t == nil {
+		if i.Tasks == nil {
+			i.Tasks = make([]Task, 0, 4) // most have a few
+		}
 		i.Tasks = append(i.Tasks, Task{Path: st.Path, Kind: st.Kind})
 		t = &i.Tasks[len(i.Tasks)-1]
 	}

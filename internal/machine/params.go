@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -36,6 +37,5 @@ func MergePatch(object, patch json.RawMessage) json.RawMessage {
 
 // isObject says whether data is one JSON object.
 func isObject(data json.RawMessage) bool {
-	var fields map[string]json.RawMessage
-	return json.Unmarshal(data, &fields) == nil && fields != nil
+	return bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) && json.Valid(data)
 }

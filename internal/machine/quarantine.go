@@ -13,7 +13,7 @@ func (t *Turn) quarantine(r *eventlog.Request) string {
 	if i == nil {
 		i = &Instance{ID: r.ID}
 	}
-	if i.Quarantined != "" {
+	if i.Quarantined != "" && t.S.Frozen[r.ID] == "" { // the fold of its reset may fail, too
 		return Ignored
 	}
 	t.emit(&eventlog.Event{Type: eventlog.InstanceQuarantined, ID: r.ID, Seq: i.Seq + 1, Run: i.Run, Act: i.Seq, Reason: r.Reason})
@@ -67,6 +67,9 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	if between {
 		e.Starts = t.starts(next)
 	}
+	if len(r.State) > 0 && body.Status == Executing { // the keys may be others now
+		e.Evaluate = plan.HasListeners()
+	}
 	state, err := json.Marshal(body)
 	if err != nil {
 		return t.refuse(r, BadState)
@@ -77,7 +80,7 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 		t.transitWith(plan, i, &eventlog.Event{Type: eventlog.InstanceCompleted})
 	}
 	t.settle(r.ID)
-	for i = t.S.Instances[r.ID]; len(i.Held) > 0 && i.Quarantined == ""; {
+	for i = t.S.Instances[r.ID]; len(i.Held) > 0 && i.Quarantined == "" && t.S.Frozen[r.ID] == ""; {
 		held := i.Held[0]
 		t.emit(&eventlog.Event{Type: eventlog.RequestReleased, ID: r.ID})
 		t.Decide(&held)

@@ -231,7 +231,7 @@ func (s *scenario) do(f []string) {
 	case "after":
 		s.w.now += s.ms(f[1])
 	case "poison":
-		s.w.poison[f[1]] = true
+		s.w.poison[f[1]] = eventlog.Type(strings.Join(f[2:], ""))
 	case "batch":
 		s.batch = []eventlog.Request{}
 	case "end":

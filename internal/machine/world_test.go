@@ -26,8 +26,8 @@ type world struct {
 	maxMsg   int
 	parts    []*part
 	current  map[string]*Plan
-	plans    map[string]*Plan // by hash
-	poison   map[string]bool  // instances whose next fold panics
+	plans    map[string]*Plan         // by hash
+	poison   map[string]eventlog.Type // instances whose next fold panics, of this type of event
 	letters  []eventlog.Record
 	onEvent  func(p *part, e *eventlog.Event, before, after *Instance)
 }
@@ -43,12 +43,12 @@ type part struct {
 }
 
 func newWorld(partitions int) *world {
-	w := &world{now: epoch, current: map[string]*Plan{}, plans: map[string]*Plan{}, poison: map[string]bool{}, maxEvent: 1 << 20, maxMsg: 1 << 19}
+	w := &world{now: epoch, current: map[string]*Plan{}, plans: map[string]*Plan{}, poison: map[string]eventlog.Type{}, maxEvent: 1 << 20, maxMsg: 1 << 19}
 	for k := range partitions {
 		p := &part{rows: map[string]string{}, dues: map[Due]int{}, works: map[string][]Work{}, outbox: make([][]eventlog.Request, partitions)}
 		p.s, p.twin, p.shadow = NewState(int32(k), int32(partitions)), NewState(int32(k), int32(partitions)), NewState(int32(k), int32(partitions))
 		inject := func(e *eventlog.Event) {
-			if w.poison[e.ID] {
+			if typ, ok := w.poison[e.ID]; ok && (typ == "" || typ == e.Type) {
 				panic("poisoned")
 			}
 		}
