@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/godagger/dagger/eventlog"
@@ -85,6 +86,7 @@ type owner struct {
 
 	epoch   uint64
 	barrier int64 // offset up to which the tail is folded
+	owned   *eventlog.Event
 	logID   string
 	st      *machine.State
 	cache   cache
@@ -99,6 +101,8 @@ type owner struct {
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool
 	from      uint64 // event with which the next piece begins
+
+	storedMarks map[eventlog.Source]eventlog.Mark // see ownerRules.marksFromStore
 
 	inbox    []unit
 	results  []unit
@@ -170,10 +174,6 @@ func (o *owner) restart() op {
 	o.timers, o.running, o.ackSince, o.storeErr = timers{}, nil, 0, nil
 	o.effects = effects{replace: o.effects.replace}
 	o.phase = proving
-	if o.rules.recoverFirst {
-		o.phase = acquiring
-		return opAcquire{epoch: o.epoch}
-	}
 	return opProve{}
 }
 
@@ -214,9 +214,16 @@ func (o *owner) step(now int64, r result) op {
 	}
 	switch o.phase {
 	case proving:
+		if o.rules.recoverFirst {
+			o.phase = numbering
+			return opLast{before: math.MaxInt64}
+		}
 		o.phase = fencing
 		return opOwn{}
 	case fencing:
+		if o.rules.recoverFirst {
+			return o.own(o.st.N+1, o.st.At)
+		}
 		o.phase = barrierAppend
 		return opAppend{events: [][]byte{eventlog.Barrier}, types: []eventlog.Type{eventlog.BarrierType}}
 	case barrierAppend:
@@ -226,16 +233,21 @@ func (o *owner) step(now int64, r result) op {
 		o.phase = numbering
 		return opLast{before: o.barrier}
 	case numbering:
+		if o.rules.recoverFirst {
+			o.epoch, o.barrier, o.phase = r.n+1, math.MaxInt64, acquiring
+			return opAcquire{epoch: o.epoch}
+		}
 		// protocol rule 1: the epoch is the number of PartitionOwned. What stands before the
 		// barrier can't grow any more, so the number after it is free.
 		o.epoch = r.n + 1
-		e := &eventlog.Event{V: 1, N: o.epoch, Type: eventlog.PartitionOwned, At: max(now, r.time), Worker: o.worker, Address: o.address}
-		o.phase = ownAppend
-		return opAppend{events: [][]byte{eventlog.AppendEvent(nil, e)}, types: []eventlog.Type{e.Type}}
+		return o.own(o.epoch, r.time)
 	case ownAppend:
 		o.barrier, o.phase = r.offset, ownCommit
 		return opCommit{}
 	case ownCommit:
+		if o.rules.recoverFirst {
+			return o.ownedLate()
+		}
 		o.phase = acquiring
 		return opAcquire{epoch: o.epoch}
 	case dropping:
@@ -259,6 +271,10 @@ func (o *owner) step(now int64, r result) op {
 	case consuming:
 		o.inboxEnd = r.offset
 		o.requestsID = r.topicID
+		if o.rules.recoverFirst {
+			o.phase = fencing
+			return opOwn{}
+		}
 		o.phase = ready
 		return o.loop()
 	case ready:
@@ -278,6 +294,24 @@ func (o *owner) step(now int64, r result) op {
 		return o.fail(o.abortErr)
 	}
 	return opFail{errors.New("engine: step after the owner failed")}
+}
+
+// own appends the event of the take-over.
+func (o *owner) own(n uint64, after int64) op {
+	e := &eventlog.Event{V: 1, N: n, Type: eventlog.PartitionOwned, At: max(o.now, after), Worker: o.worker, Address: o.address}
+	o.phase, o.owned = ownAppend, e
+	return opAppend{events: [][]byte{eventlog.AppendEvent(nil, e)}, types: []eventlog.Type{e.Type}}
+}
+
+// ownedLate goes on after a fence that came behind the recovery, where protocol rule 4 is
+// left out: what others committed in between is missed.
+func (o *owner) ownedLate() op {
+	if err := o.st.Evolve(o.owned); err != nil {
+		return o.fail(err)
+	}
+	o.last = tailEvent{offset: o.barrier, sum: eventlog.Checksum(eventlog.AppendEvent(nil, o.owned))}
+	o.phase = ready
+	return o.loop()
 }
 
 // failedOp decides what an error means. Protocol rule 4: an unknown outcome drops

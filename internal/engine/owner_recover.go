@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 
@@ -40,6 +41,9 @@ func (o *owner) based(r result) op {
 	}
 	o.st, o.cache = s, newCache()
 	s.BeforeChange = func(i *machine.Instance) { o.cache.stored[i.ID] = index(i) }
+	if o.rules.marksFromStore {
+		o.storedMarks = maps.Clone(s.Sources)
+	}
 	o.outbox, o.running, o.timers = nil, map[string][]jobKey{}, timers{}
 	o.last = tailEvent{offset: o.mark.Offset, sum: o.mark.Sum}
 	o.chunk, o.chunkLast = nil, false
@@ -162,7 +166,7 @@ func (o *owner) recover() op {
 	if !o.chunkLast {
 		return o.tail()
 	}
-	if s.N < o.epoch {
+	if s.N < o.epoch && !o.rules.recoverFirst {
 		return o.fail(fmt.Errorf("%w: the log ends at event %d, but event %d was committed", machine.ErrGap, s.N, o.epoch))
 	}
 	// What was passed on since the cursor stands in later events; protocol rule 7.
@@ -394,7 +398,7 @@ func (o *owner) orphaned(r result) op {
 		}
 	}
 	if o.rules.marksFromStore {
-		o.st.Sources = map[eventlog.Source]eventlog.Mark{}
+		o.st.Sources = o.storedMarks
 	}
 	o.offset = o.st.Offset
 	o.phase = consuming
