@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,13 +47,13 @@ func simEnvOf(seed uint64) simEnv {
 	return env
 }
 
-func simRun(t *testing.T, seed uint64, env simEnv, rules simRules, trace func(string)) *world {
+// simRun runs a world. A panic is a violation.
+func simRun(t *testing.T, seed uint64, env simEnv, rules simRules, trace func(string)) (w *world) {
 	t.Helper()
-	w := newWorld(seed, env, rules, trace)
+	w = newWorld(seed, env, rules, trace)
 	defer func() {
 		if r := recover(); r != nil {
-			t.Errorf("seed %d panics: %v", seed, r)
-			panic(r)
+			w.violation("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
 	w.run()

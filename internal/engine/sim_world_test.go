@@ -247,7 +247,7 @@ func (w *world) rest() {
 		wk.see()
 	}
 	quiet := 0
-	if !w.until(w.now+1800_000, func() bool {
+	if !w.until(w.now+600_000, func() bool {
 		if w.busy() == "" {
 			quiet++
 		} else {
