@@ -38,7 +38,7 @@ func (l *kafkaLog) Read(ctx context.Context, topic string, partition int32, from
 	if partition < 0 || partition >= t.partitions {
 		return fail(fmt.Errorf("%w: it has %d partitions", eventlog.ErrNoTopic, t.partitions))
 	}
-	starts, err := l.adm.ListStartOffsets(ctx, topic)
+	starts, err := l.offsets(ctx, topic, l.adm.ListStartOffsets)
 	if err != nil {
 		return fail(l.because(ctx, err))
 	}
@@ -145,7 +145,7 @@ func (r *reader) explain(ctx context.Context, err error) error {
 	case noTopic(err):
 		err = fmt.Errorf("%w: %w", eventlog.ErrNoTopic, err)
 	case errors.Is(err, kerr.OffsetOutOfRange):
-		starts, listErr := r.log.adm.ListStartOffsets(ctx, r.topic)
+		starts, listErr := r.log.offsets(ctx, r.topic, r.log.adm.ListStartOffsets)
 		if start, e := listed(starts, r.topic, r.partition); listErr == nil && e == nil && r.next >= start {
 			err = fmt.Errorf("offset %d is beyond the end of the log: records were lost: %w", r.next, err)
 		} else {

@@ -132,11 +132,11 @@ func (l *kafkaLog) Topic(ctx context.Context, name string) (eventlog.Topic, erro
 	if err != nil {
 		return eventlog.Topic{}, err
 	}
-	starts, err := l.adm.ListStartOffsets(ctx, name)
+	starts, err := l.offsets(ctx, name, l.adm.ListStartOffsets)
 	if err != nil {
 		return eventlog.Topic{}, fmt.Errorf("list start offsets of %s: %w", name, l.because(ctx, err))
 	}
-	ends, err := l.adm.ListEndOffsets(ctx, name)
+	ends, err := l.offsets(ctx, name, l.adm.ListEndOffsets)
 	if err != nil {
 		return eventlog.Topic{}, fmt.Errorf("list end offsets of %s: %w", name, l.because(ctx, err))
 	}
@@ -163,11 +163,13 @@ func (l *kafkaLog) OffsetAt(ctx context.Context, name string, at time.Time) ([]i
 	// Kafka has milliseconds; a record is not older than t when its time is at or after
 	// the next whole one.
 	ms := at.Add(time.Millisecond - 1).UnixMilli()
-	found, err := l.adm.ListOffsetsAfterMilli(ctx, max(ms, 0), name)
+	found, err := l.offsets(ctx, name, func(ctx context.Context, names ...string) (kadm.ListedOffsets, error) {
+		return l.adm.ListOffsetsAfterMilli(ctx, max(ms, 0), names...)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list offsets of %s by time: %w", name, l.because(ctx, err))
 	}
-	ends, err := l.adm.ListEndOffsets(ctx, name)
+	ends, err := l.offsets(ctx, name, l.adm.ListEndOffsets)
 	if err != nil {
 		return nil, fmt.Errorf("list end offsets of %s: %w", name, l.because(ctx, err))
 	}
@@ -209,7 +211,7 @@ func (l *kafkaLog) DeleteRecords(ctx context.Context, name string, partition int
 		return fmt.Errorf("%w: %s, partition %d", eventlog.ErrNoTopic, name, partition)
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		// Below the start there is nothing to delete.
-		starts, listErr := l.adm.ListStartOffsets(ctx, name)
+		starts, listErr := l.offsets(ctx, name, l.adm.ListStartOffsets)
 		if start, e := listed(starts, name, partition); listErr == nil && e == nil && below <= start {
 			return nil
 		}
