@@ -1,0 +1,320 @@
+package redis
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/godagger/dagger/projection"
+)
+
+// handle is a View and a Partition.
+type handle struct {
+	s         *Store
+	partition int32
+	closed    atomic.Bool
+	// seen says that the partition was there. If it isn't later on, it was lost.
+	seen atomic.Bool
+}
+
+const (
+	defaultLimit = 1000
+	// maxArguments is how many arguments a call may have; Redis takes 1,048,576.
+	maxArguments = 1_000_000
+)
+
+func (h *handle) begin(ctx context.Context) error {
+	if h.closed.Load() {
+		return projection.ErrClosed
+	}
+	return h.s.begin(ctx, h.partition)
+}
+
+func (h *handle) fail(what string, err error) error {
+	return fmt.Errorf("%s partition %d: %w", what, h.partition, err)
+}
+
+// read runs a reading script. empty: the partition was never acquired.
+func (h *handle) read(ctx context.Context, run func() ([]any, error)) (reply []any, at uint64, empty bool, err error) {
+	if err := h.begin(ctx); err != nil {
+		return nil, 0, false, err
+	}
+	if reply, err = run(); err != nil {
+		return nil, 0, false, err
+	}
+	if text(first(reply)) == "none" && !h.seen.Load() {
+		return nil, 0, true, nil
+	}
+	if err := refusal(reply, 0); err != nil {
+		return nil, 0, false, err
+	}
+	h.seen.Store(true)
+	if at, err = event(text(reply[2])); err != nil {
+		return nil, 0, false, err
+	}
+	return reply[3:], at, false, nil
+}
+
+// event reads an event number; none is 0.
+func event(s string) (uint64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: the watermark can't be read", projection.ErrStateLost)
+	}
+	return n, nil
+}
+
+// Watermark implements projection.View.
+func (h *handle) Watermark(ctx context.Context) (projection.Watermark, error) {
+	w, err := h.watermark(ctx)
+	if err != nil {
+		return projection.Watermark{}, h.fail("read watermark of", err)
+	}
+	return w, nil
+}
+
+func (h *handle) watermark(ctx context.Context) (w projection.Watermark, err error) {
+	if err := h.begin(ctx); err != nil {
+		return w, err
+	}
+	var have []any
+	err = h.s.again(ctx, func() error {
+		have, err = h.s.client.HMGet(ctx, h.s.names.watermark(h.partition), "epoch", "n", "offset", "sum", "log", "lost").Result()
+		return err
+	})
+	switch {
+	case err != nil:
+		return w, err
+	case have[0] == nil && !h.seen.Load():
+		return w, nil
+	case have[0] == nil:
+		return w, refusal([]any{"none"}, 0)
+	case have[5] != nil:
+		return w, refusal([]any{"lost", have[5]}, 0)
+	}
+	h.seen.Store(true)
+	return watermarkOf(have)
+}
+
+// watermarkOf reads epoch, n, offset, sum and log.
+func watermarkOf(have []any) (w projection.Watermark, err error) {
+	number := func(i int) uint64 {
+		n, e := event(text(have[i]))
+		err = cmp.Or(err, e)
+		return n
+	}
+	w = projection.Watermark{Epoch: number(0), N: number(1), Sum: number(3), LogID: text(have[4])}
+	if s := text(have[2]); s != "" {
+		offset, e := strconv.ParseInt(s, 10, 64)
+		if e != nil {
+			err = fmt.Errorf("%w: the watermark can't be read", projection.ErrStateLost)
+		}
+		w.Offset = offset
+	}
+	return w, err
+}
+
+// Get implements projection.View.
+func (h *handle) Get(ctx context.Context, kind projection.Kind, keys [][]byte) ([][]byte, uint64, error) {
+	values, at, err := h.get(ctx, kind, keys)
+	if err != nil {
+		return nil, 0, h.fail("get rows of", err)
+	}
+	return values, at, nil
+}
+
+func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) ([][]byte, uint64, error) {
+	base := h.s.names.base(h.partition)
+	names := []string{base + "w"}
+	mode := "h"
+	var groups [][]int // of each hash: which of keys are in it
+	switch layoutOf(kind) {
+	case records:
+		var buckets [maxBuckets][]int
+		for i, key := range keys {
+			b := bucketOf(key, h.s.buckets)
+			buckets[b] = append(buckets[b], i)
+		}
+		for b, group := range buckets {
+			if group != nil {
+				names, groups = append(names, base+bucketNames[b]), append(groups, group)
+			}
+		}
+	default:
+		all := make([]int, len(keys))
+		for i := range all {
+			all[i] = i
+		}
+		groups = append(groups, all)
+		if names = append(names, base+kindText(kind)); layoutOf(kind) == entries {
+			names, mode = append(names, base+kindText(kind)+"v"), "z"
+		}
+	}
+	args := make([]any, 0, 1+len(groups)+len(keys))
+	args = append(args, mode)
+	for _, group := range groups {
+		args = append(args, len(group))
+		for _, i := range group {
+			args = append(args, keys[i])
+		}
+	}
+	if len(args) > maxArguments {
+		return nil, 0, fmt.Errorf("redis: %d keys in one call are too many", len(keys))
+	}
+	reply, at, empty, err := h.read(ctx, func() ([]any, error) { return h.s.run(ctx, getScript, names, args...) })
+	if err != nil {
+		return nil, 0, err
+	}
+	values := make([][]byte, len(keys))
+	if empty {
+		return values, 0, nil
+	}
+	for g, group := range groups {
+		list, _ := reply[g].([]any)
+		if len(list) != len(group) {
+			return nil, 0, fmt.Errorf("redis: %d values for %d keys", len(list), len(group))
+		}
+		for j, i := range group {
+			if list[j] == nil {
+				continue
+			}
+			if values[i], err = valueOf(kind, text(list[j])); err != nil {
+				return nil, 0, h.lose(ctx, at, fmt.Sprintf("row %#x %q: %v", byte(kind), keys[i], err))
+			}
+		}
+	}
+	return values, at, nil
+}
+
+// valueOf is the value of a row as it is stored; an entry without value has "".
+func valueOf(kind projection.Kind, stored string) ([]byte, error) {
+	switch layoutOf(kind) {
+	case counters:
+		return []byte(stored), nil
+	case entries:
+		if stored == "" {
+			return []byte{}, nil
+		}
+	}
+	return decode(stored)
+}
+
+// lose marks the partition as lost, unless it has moved on from event at.
+func (h *handle) lose(ctx context.Context, at uint64, why string) error {
+	lost := fmt.Errorf("%w: %s", projection.ErrStateLost, why)
+	names := []string{h.s.names.watermark(h.partition)}
+	if _, err := h.s.run(ctx, loseScript, names, strconv.FormatUint(at, 10), why); err != nil {
+		return fmt.Errorf("%w (and marking it failed: %v)", lost, err)
+	}
+	return lost
+}
+
+// Scan implements projection.View.
+func (h *handle) Scan(ctx context.Context, kind projection.Kind, from, to []byte, limit int) ([]projection.Row, uint64, error) {
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	scan := h.scan
+	if layoutOf(kind) != entries {
+		scan = h.scanAll
+	}
+	rows, at, err := scan(ctx, kind, from, to, limit)
+	if err != nil {
+		return nil, 0, h.fail("scan rows of", err)
+	}
+	return rows, at, nil
+}
+
+func (h *handle) scan(ctx context.Context, kind projection.Kind, from, to []byte, limit int) ([]projection.Row, uint64, error) {
+	set := h.s.names.base(h.partition) + kindText(kind)
+	names := []string{h.s.names.watermark(h.partition), set, set + "v"}
+	least, most := "-", "+"
+	if len(from) > 0 {
+		least = "[" + string(from)
+	}
+	if to != nil {
+		most = "(" + string(to)
+	}
+	reply, at, empty, err := h.read(ctx, func() ([]any, error) { return h.s.run(ctx, scanScript, names, least, most, limit) })
+	if err != nil || empty {
+		return nil, 0, err
+	}
+	keys, _ := reply[0].([]any)
+	values, _ := reply[1].([]any)
+	rows := make([]projection.Row, len(keys))
+	for i, key := range keys {
+		rows[i] = projection.Row{Kind: kind, Key: []byte(text(key)), Value: []byte{}}
+		if i < len(values) && values[i] != nil {
+			if rows[i].Value, err = valueOf(kind, text(values[i])); err != nil {
+				return nil, 0, h.lose(ctx, at, fmt.Sprintf("row %#x %q: %v", byte(kind), rows[i].Key, err))
+			}
+		}
+	}
+	return rows, at, nil
+}
+
+// scanAll scans rows that the server has in no order, by reading all of their kind: counters,
+// which are few, and records, which the contract does not demand.
+func (h *handle) scanAll(ctx context.Context, kind projection.Kind, from, to []byte, limit int) ([]projection.Row, uint64, error) {
+	if err := h.begin(ctx); err != nil {
+		return nil, 0, err
+	}
+	all, at, err := h.snapshot(ctx, &kind)
+	if err != nil {
+		return nil, 0, err
+	}
+	search := func(key []byte) int {
+		i, _ := slices.BinarySearchFunc(all, key, func(r projection.Row, key []byte) int { return bytes.Compare(r.Key, key) })
+		return i
+	}
+	first, end := search(from), len(all)
+	if to != nil {
+		end = search(to)
+	}
+	end = max(first, min(end, first+limit))
+	return all[first:end:end], at, nil
+}
+
+// Dump implements projection.View. It reads the partition in one step and into memory before it
+// calls f; the server does nothing else meanwhile.
+func (h *handle) Dump(ctx context.Context, f func(projection.Row) error) error {
+	err := h.begin(ctx)
+	var rows []projection.Row
+	if err == nil {
+		rows, _, err = h.snapshot(ctx, nil)
+	}
+	if err != nil {
+		return h.fail("dump", err)
+	}
+	for _, r := range rows {
+		if err := ctx.Err(); err != nil {
+			return h.fail("dump", err)
+		}
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Flush implements projection.Partition: what was applied is in the server, which a crash of
+// this process doesn't touch.
+func (h *handle) Flush(ctx context.Context) error {
+	if err := h.begin(ctx); err != nil {
+		return h.fail("flush", err)
+	}
+	return nil
+}
+
+// Close implements projection.View. Twice is fine.
+func (h *handle) Close() error {
+	h.closed.Store(true)
+	return nil
+}
