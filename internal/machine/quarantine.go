@@ -111,7 +111,9 @@ func (b *Body) fits(plan *Plan) bool {
 	switch b.Status {
 	case Executing:
 		return running <= 1
-	case Completed, Failure, Stopped:
+	case Failure: // a retry starts what failed or was stopped
+		return running == 0 && slices.ContainsFunc(b.Tasks, func(k Task) bool { return k.Status == Failure || k.Status == Stopped })
+	case Completed, Stopped:
 		return running == 0
 	}
 	return false
