@@ -55,6 +55,29 @@ func Open(ctx context.Context, u *url.URL) (eventlog.Log, error) {
 func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("the brokers did not answer in time"))
 	defer cancel()
+	l, err := connect(ctx, u, extra...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if err := l.checkVersion(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.createAppTopics(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.checkAppTopics(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// connect makes a log that reaches its brokers, and asks no more.
+func connect(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err error) {
 	cfg, err := parse(u)
 	if err != nil {
 		return nil, err
@@ -73,15 +96,6 @@ func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err e
 	l.adm = kadm.NewClient(l.cl)
 	if err := l.cl.Ping(ctx); err != nil {
 		return nil, fmt.Errorf("reach a broker: %w", cfg.unreached(l.because(ctx, err)))
-	}
-	if err := l.checkVersion(ctx); err != nil {
-		return nil, err
-	}
-	if err := l.createAppTopics(ctx); err != nil {
-		return nil, err
-	}
-	if err := l.checkAppTopics(ctx); err != nil {
-		return nil, err
 	}
 	return l, nil
 }

@@ -55,7 +55,7 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancel()
 	o := &owner{log: l, partition: partition, topic: eventlog.EventsTopic(l.cfg.app), sent: map[string]bool{}, loaded: map[string]bool{}}
-	o.id = l.cfg.app + "/" + strconv.Itoa(int(partition))
+	o.id = transactionalID(l.cfg.app, partition)
 	o.changes = l.topics.changed()
 	if _, err := l.topics.get(ctx, o.topic); err != nil {
 		return nil, fmt.Errorf("own partition %d: %w", partition, err)
@@ -76,6 +76,10 @@ func (l *kafkaLog) Own(ctx context.Context, partition int32) (eventlog.Owner, er
 		return nil, fmt.Errorf("own partition %d: %w", partition, denied(l.because(ctx, err), "Write", "transactional id", o.id))
 	}
 	return o, nil
+}
+
+func transactionalID(app string, partition int32) string {
+	return app + "/" + strconv.Itoa(int(partition))
 }
 
 var contentType = kgo.RecordHeader{Key: "content-type", Value: []byte("application/json")}

@@ -1,0 +1,73 @@
+package eventlog
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// Level says how bad a Finding is.
+type Level string
+
+const (
+	LevelOK      Level = "ok"
+	LevelUnknown Level = "unknown" // it could not be looked at
+	LevelSlow    Level = "slow"    // it costs time, or soon will
+	LevelRisk    Level = "risk"    // one more failure, or a mistake, would lose data
+	LevelWrong   Level = "wrong"   // it does not work, or loses data
+)
+
+// Bad tells whether something is wrong or would lose data.
+func (l Level) Bad() bool { return l == LevelRisk || l == LevelWrong }
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Level   Level  `json:"level"`
+	Subject string `json:"subject"`      // what was looked at
+	Text    string `json:"text"`         // how it is
+	Do      string `json:"do,omitempty"` // what to do about it; "" = nothing
+}
+
+// Checker looks at the log that a URL names without changing it; at what belongs to no log
+// yet, too. Its error says that the log can't be reached.
+type Checker func(ctx context.Context, u *url.URL) ([]Finding, error)
+
+var (
+	checkersMu sync.RWMutex
+	checkers   = map[string]Checker{}
+)
+
+// RegisterChecker makes a driver's checker known under a URL scheme. It panics when the
+// scheme is taken.
+func RegisterChecker(scheme string, check Checker) {
+	checkersMu.Lock()
+	defer checkersMu.Unlock()
+	if _, taken := checkers[scheme]; taken || check == nil {
+		panic("eventlog: RegisterChecker " + scheme + " twice or with nil")
+	}
+	checkers[scheme] = check
+}
+
+// Check looks at the log that a URL names: what is wrong with it, what is slow and what
+// would lose data. A driver that has no checker finds nothing. Secrets in the URL never
+// appear in errors and findings.
+func Check(ctx context.Context, rawURL string) ([]Finding, error) {
+	scheme, _, _ := strings.Cut(rawURL, ":")
+	checkersMu.RLock()
+	check := checkers[scheme]
+	checkersMu.RUnlock()
+	if check == nil {
+		return nil, nil
+	}
+	u, err := parseURL(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("check log: the %s URL can't be parsed", scheme)
+	}
+	found, err := check(ctx, u)
+	if err != nil {
+		return found, fmt.Errorf("check log %s: %w", u.Redacted(), err)
+	}
+	return found, nil
+}
