@@ -1,8 +1,11 @@
 package engine
 
 import (
-	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -70,7 +73,7 @@ func TestWithoutRule(t *testing.T) {
 			for seed := range uint64(simMutationSeeds) {
 				w := simRun(t, seed, simEnvOf(seed), rules, nil)
 				if len(w.faults) > 0 {
-					t.Logf("seed %d: %.300s", seed, w.faults[0])
+					t.Logf("without %s, seed %d: %.300s", name, seed, w.faults[0])
 					return
 				}
 			}
@@ -79,4 +82,41 @@ func TestWithoutRule(t *testing.T) {
 	}
 }
 
-var _ = fmt.Sprint
+// TestRulesAreNamed looks for a comment that names each rule with a switch where it is kept.
+func TestRulesAreNamed(t *testing.T) {
+	named := map[string]bool{}
+	var switches string
+	for _, pattern := range []string{"*.go", "../machine/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := regexp.MustCompile(`\n\s*// `).ReplaceAllString(string(data), " ")
+			for _, m := range regexp.MustCompile(`(?i)protocol rules? (\d+(?:(?:, | and | to )\d+)*)`).FindAllStringSubmatch(text, -1) {
+				for _, n := range regexp.MustCompile(`\d+`).FindAllString(m[1], -1) {
+					named[n] = true
+				}
+			}
+			if base := filepath.Base(name); base == "rules.go" || base == "owner.go" {
+				switches += string(data)
+			}
+		}
+	}
+	found := regexp.MustCompile(`\w+ +bool // (\d+): `).FindAllStringSubmatch(switches, -1)
+	if len(found) < 30 {
+		t.Fatalf("%d switches were found", len(found))
+	}
+	for _, m := range found {
+		if !named[m[1]] {
+			t.Errorf("no comment names protocol rule %s, which %s leaves out", m[1], m[0])
+		}
+	}
+}

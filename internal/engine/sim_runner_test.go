@@ -369,6 +369,9 @@ func (r *simRunner) dispatch(f effects) {
 	w.count.mended += len(f.mended)
 	for _, d := range f.mended {
 		w.tracef("w%d p%d mended %+v", r.wk.index, r.p, d)
+		if w.env.jump == 0 {
+			w.violation("partition %d: the rescan found what should have been in memory: %+v", r.p, d)
+		}
 	}
 	for _, x := range f.replies {
 		x.token.(*simToken).reply(x)

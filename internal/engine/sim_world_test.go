@@ -47,6 +47,7 @@ type simEnv struct {
 	cache    int64
 	skew     int64
 	hot      bool // many calls to one instance
+	without  bool // the last worker has not the code of one definition
 	limits   machine.Limits
 }
 
@@ -190,6 +191,9 @@ func newWorld(seed uint64, env simEnv, rules simRules, trace func(string)) *worl
 		if env.poison > 0 && k == 1 {
 			wk.version = 1
 		}
+		if env.without && k == 2 {
+			wk.without = "tasks"
+		}
 		if env.skew > 0 {
 			wk.skew = w.between(-env.skew, env.skew)
 		}
@@ -245,6 +249,8 @@ func (w *world) rest() {
 			wk.boot()
 		}
 		wk.see()
+		wk.pool.unpark(simContext)
+		wk.work()
 	}
 	quiet := 0
 	if !w.until(w.now+600_000, func() bool {
