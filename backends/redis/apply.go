@@ -49,7 +49,7 @@ func (h *handle) apply(ctx context.Context, b projection.Batch) error {
 
 // group is what a batch changes in one place: a bucket, or an entry kind.
 type group struct {
-	container int // its number in the script's call
+	container int   // its number in the script's call
 	put       []any // key, value, …
 	bare      []any // keys without value
 	del       []any // keys

@@ -16,7 +16,9 @@ var fake = storetest.Harness{New: func(tb testing.TB) *storetest.Place {
 		Open: func(id projection.Identity) (projection.Store, error) {
 			return Open(tb.Context(), Options{Addrs: []string{server.Addr()}, NoCheck: true}, id)
 		},
-		Damage: func(partition int32) { server.Del(newNames(defaultPrefix, storetest.Identity.App).base(partition) + "30") },
+		Damage: func(partition int32) {
+			server.Del(newNames(defaultPrefix, storetest.Identity.App).base(partition) + "30")
+		},
 	}
 }}
 
