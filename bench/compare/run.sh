@@ -28,24 +28,25 @@ mkfifo "$dir/alive"
 	trap '' INT TERM HUP
 	read -r _ <"$dir/alive" || true
 	cd /
+	kill "$(cat "$dir/pid")" || true
 	"${as[@]}" "$bin/pg_ctl" -D "$dir/pg/data" -m immediate -w stop || true
 	rm -rf "$dir"
 ) >/dev/null 2>&1 &
-watcher=$! compare=
+watcher=$!
 exec 9>"$dir/alive"
 finish() {
 	status=$?
 	trap - EXIT
-	if [ -n "$compare" ]; then kill "$compare" 2>/dev/null && wait "$compare" || true; fi
 	exec 9>&-
-	wait "$watcher" || true
+	wait || true
 	exit "$status"
 }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-go build -o "$dir/compare" . 9>&-
+# -mod=mod: what the engine requires now need not stand in this module's go.mod already.
+go build -mod=mod -buildvcs=auto -o "$dir/compare" . 9>&-
 
 password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 (
@@ -76,5 +77,5 @@ COMPARE_POSTGRES_PID=$(head -1 "$dir/pg/data/postmaster.pid")
 export COMPARE_POSTGRES_PID
 
 "$dir/compare" -dir "$dir/data" "$@" 9>&- &
-compare=$!
-wait "$compare" # a signal is seen at once
+echo $! >"$dir/pid"
+wait $! # and not in the foreground: a signal is seen at once
