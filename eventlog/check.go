@@ -71,3 +71,12 @@ func Check(ctx context.Context, rawURL string) ([]Finding, error) {
 	}
 	return found, nil
 }
+
+// Redacted is a URL without its password, to be shown.
+func Redacted(rawURL string) string {
+	if u, err := parseURL(rawURL); err == nil {
+		return u.Redacted()
+	}
+	scheme, _, _ := strings.Cut(rawURL, ":")
+	return scheme + ":…"
+}

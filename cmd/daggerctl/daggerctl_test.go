@@ -88,6 +88,8 @@ func fixture() {
 		err = makePair(ctx)
 	case "hold":
 		err = hold(ctx, os.Args[2])
+	case "damage":
+		err = damage(os.Args[2])
 	case "spoil":
 		err = spoil(ctx)
 	}

@@ -16,14 +16,9 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		dir := u.Path
-		if u.Opaque != "" {
-			if dir, err = url.PathUnescape(u.Opaque); err != nil {
-				return nil, fmt.Errorf("directory: %w", err)
-			}
-		}
-		if dir == "" || u.Host != "" {
-			return nil, errors.New("the URL must be file:DIR or file:///DIR")
+		dir, err := dirOf(u)
+		if err != nil {
+			return nil, err
 		}
 		l, err := Open(ctx, dir, o)
 		if err != nil {
@@ -45,6 +40,20 @@ func init() {
 		}
 		return l, nil
 	})
+}
+
+// dirOf is the directory that a URL names.
+func dirOf(u *url.URL) (dir string, err error) {
+	dir = u.Path
+	if u.Opaque != "" {
+		if dir, err = url.PathUnescape(u.Opaque); err != nil {
+			return "", fmt.Errorf("directory: %w", err)
+		}
+	}
+	if dir == "" || u.Host != "" {
+		return "", errors.New("the URL must be file:DIR or file:///DIR")
+	}
+	return dir, nil
 }
 
 func optionsOf(u *url.URL) (Options, error) {
