@@ -22,12 +22,13 @@ import (
 
 // server is a real redis-server of a test.
 type server struct {
-	tb   testing.TB
-	dir  string
-	addr string
-	args []string
-	cmd  *exec.Cmd
-	log  bytes.Buffer
+	tb    testing.TB
+	dir   string
+	addr  string
+	first string // a configuration file
+	args  []string
+	cmd   *exec.Cmd
+	log   bytes.Buffer
 }
 
 // startServer starts redis-server on a free port in a directory of its own, without
@@ -56,7 +57,15 @@ func freeAddr(tb testing.TB) string {
 func (s *server) start() {
 	s.tb.Helper()
 	_, port, _ := net.SplitHostPort(s.addr)
-	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--enable-debug-command", "local"}, s.args...)
+	args := []string{}
+	if s.first != "" {
+		args = append(args, s.first)
+	}
+	args = append(args, "--port", port, "--bind", "127.0.0.1", "--dir", s.dir)
+	if s.first == "" {
+		args = append(args, "--save", "")
+	}
+	args = append(args, s.args...)
 	s.cmd = exec.Command("redis-server", args...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -204,4 +213,17 @@ func (s *server) port() int {
 	_, port, _ := strings.Cut(s.addr, ":")
 	n, _ := strconv.Atoi(port)
 	return n
+}
+
+// freeze stops the server's process; the returned function, which may be called more than
+// once, lets it go on.
+func (s *server) freeze() (thaw func()) {
+	s.tb.Helper()
+	process := s.cmd.Process
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		s.tb.Fatal(err)
+	}
+	thaw = func() { process.Signal(syscall.SIGCONT) }
+	s.tb.Cleanup(thaw)
+	return thaw
 }
