@@ -48,7 +48,14 @@ type exam struct {
 	found   []eventlog.Finding
 }
 
+// add notes a finding; one that is like the last joins it.
 func (x *exam) add(level eventlog.Level, subject, text, do string) {
+	if n := len(x.found); n > 0 && level != eventlog.LevelOK {
+		if last := &x.found[n-1]; last.Level == level && last.Text == text && last.Do == do {
+			last.Subject += ", " + strings.TrimPrefix(subject, "topic ")
+			return
+		}
+	}
 	x.found = append(x.found, eventlog.Finding{Level: level, Subject: subject, Text: text, Do: do})
 }
 

@@ -81,7 +81,12 @@ func DocumentedACLs(file string) (acls []ACL, err error) {
 }
 
 // SetACLs gives a user exactly these rights, and returns when they are in force.
-func SetACLs(ctx context.Context, cl *kgo.Client, user string, acls []ACL) error {
+func (b *Broker) SetACLs(ctx context.Context, user string, acls []ACL) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
+	if err != nil {
+		return fmt.Errorf("make a client: %w", err)
+	}
+	defer cl.Close()
 	principal, host := "User:"+user, "*"
 	drop := kmsg.NewPtrDeleteACLsRequest()
 	drop.Filters = []kmsg.DeleteACLsRequestFilter{{

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/godagger/dagger/eventlog"
@@ -87,17 +86,12 @@ func TestACLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := startBroker(t, Options{Authorize: true, Users: map[string]string{"pizza": password}})
-	admin, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
 	raw := "kafka://pizza:" + password + "@" + b.SecureAddr() + "/pizza?partitions=2&tls=true&sasl=scram-sha-512&ca=" + url.QueryEscape(b.Authority().File())
 	s := &shopper{program: buildPizza(t), log: raw}
 	without := func(a ACL) {
 		t.Helper()
 		rest := slices.DeleteFunc(slices.Clone(acls), func(o ACL) bool { return o == a })
-		if err := SetACLs(t.Context(), admin, "pizza", rest); err != nil {
+		if err := b.SetACLs(t.Context(), "pizza", rest); err != nil {
 			t.Fatal(err)
 		}
 	}
