@@ -157,7 +157,7 @@ func (o *owner) recover() op {
 			o.tell(e)
 		}
 		o.chunk = o.chunk[1:]
-		if len(s.Changed) >= o.recoverRows && len(s.Frozen) == 0 {
+		if len(s.Changed) >= o.recoverRows && (len(s.Frozen) == 0 || o.rules.projectFrozen) {
 			o.phase = flushing
 			return opApply{o.batch()}
 		}

@@ -116,11 +116,27 @@ func (a *simAudit) messages() {
 	w := a.w
 	arrived := map[string]simMessage{}
 	received := map[simMessage]map[string]int{}
+	type given struct {
+		simMessage
+		id       string
+		run, act uint64
+	}
+	gave := map[given]bool{}
 	where := map[simMessage]string{}
 	at := func(e *eventlog.Event) simMessage {
 		return simMessage{eventlog.PartitionOf(e.Value, w.env.partitions), e.Msg}
 	}
 	w.eachEvent(func(p int32, _ int64, e *eventlog.Event) {
+		for _, o := range e.Out {
+			if r := o.Request; r.Type == eventlog.DeliverTo && !a.reset[r.ID] {
+				// protocol rule 20: what goes back stands behind the Unsubscribe.
+				k := given{simMessage{p, r.Msg}, r.ID, r.Run, r.Act}
+				if gave[k] {
+					w.violation("message %d of partition %d is given to %s twice under the activation (%d, %d)", r.Msg, p, r.ID, r.Run, r.Act)
+				}
+				gave[k] = true
+			}
+		}
 		switch e.Type {
 		case eventlog.MessageKept, eventlog.MessageMatched:
 			if e.Msg != e.N || e.Message == nil {

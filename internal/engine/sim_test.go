@@ -47,6 +47,9 @@ func simEnvOf(seed uint64) simEnv {
 	if r.IntN(5) == 0 {
 		env.workers = 2
 	}
+	if r.IntN(3) == 0 {
+		env.cache = 1
+	}
 	env.without = r.IntN(3) == 0
 	return env
 }
@@ -87,14 +90,19 @@ func TestSameSeed(t *testing.T) {
 }
 
 // TestSimulation runs the owners, the pool's bookkeeping and the relays in worlds full of
-// faults and audits their logs. DAGGER_SEEDS=n runs n seeds, DAGGER_SEED=n one, with trace.
+// faults and audits their logs. DAGGER_SEEDS=n runs n seeds, DAGGER_SEED=n one, with trace,
+// DAGGER_WITHOUT=name without a rule.
 func TestSimulation(t *testing.T) {
 	if s := os.Getenv("DAGGER_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := simRun(t, seed, simEnvOf(seed), simRules{}, func(line string) { fmt.Println(line) })
+		var rules simRules
+		if name := os.Getenv("DAGGER_WITHOUT"); name != "" {
+			simMutations()[name](&rules)
+		}
+		w := simRun(t, seed, simEnvOf(seed), rules, func(line string) { fmt.Println(line) })
 		t.Logf("%+v", w.count)
 		for _, f := range w.faults {
 			t.Error(f)

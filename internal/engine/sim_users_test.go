@@ -326,6 +326,12 @@ func (r *simRelay) then(ms int64, res relayResult) {
 
 func (r *simRelay) do(next relayOp) {
 	w := r.w
+	switch x := next.(type) {
+	case relayPublish:
+		w.tracef("w%d relay %v publishes %d", r.wk.index, r.step.tk, len(x.records))
+	case relayCommit, relayFail, relayOpen:
+		w.tracef("w%d relay %v %T %v", r.wk.index, r.step.tk, next, next)
+	}
 	tk := r.step.tk
 	t := w.log.topics[tk.Topic]
 	switch x := next.(type) {
@@ -342,7 +348,7 @@ func (r *simRelay) do(next relayOp) {
 			}
 		})
 	case relayCommit:
-		id := r.id
+		id, life := r.id, r.life
 		w.after(w.delay(), func() {
 			var err error
 			switch {
@@ -356,7 +362,9 @@ func (r *simRelay) do(next relayOp) {
 			default:
 				w.offsets[tk] = x.offset
 			}
-			r.then(w.delay(), relayResult{err: err})
+			if r.life == life {
+				r.then(w.delay(), relayResult{err: err})
+			}
 		})
 	case relayFail:
 		r.then(w.between(50, 500), relayResult{})

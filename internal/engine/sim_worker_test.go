@@ -71,6 +71,9 @@ func (wk *simWorker) crash() {
 	for _, r := range wk.runners {
 		r.gone = true
 	}
+	for _, r := range wk.relays {
+		r.gone = true
+	}
 	wk.up = false
 	wk.life++
 	wk.runners, wk.relays, wk.pool = nil, nil, nil

@@ -252,6 +252,12 @@ func (w *world) rest() {
 		wk.pool.unpark(simContext)
 		wk.work()
 	}
+	// The last crashes, when nobody sends anything any more: what is owed must be in the log.
+	for _, wk := range w.workers {
+		if w.chance(400) {
+			w.after(w.between(0, 3000), wk.crash)
+		}
+	}
 	quiet := 0
 	if !w.until(w.now+600_000, func() bool {
 		if w.busy() == "" {
