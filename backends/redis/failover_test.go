@@ -58,7 +58,7 @@ func TestReplicaPromoted(t *testing.T) {
 // TestDemoted: a master that becomes a replica while it is in use refuses writes, and reads
 // that would be of another's rows are those of the new master's partition.
 func TestDemoted(t *testing.T) {
-	master := startServer(t)
+	master := startServer(t, "--repl-diskless-sync-delay", "0")
 	replica := startReplica(t, master)
 	w := newWriter(t, master.open(t, identity))
 	if err := w.step(); err != nil {

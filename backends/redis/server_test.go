@@ -75,7 +75,8 @@ func (s *server) start() {
 	c := s.client()
 	defer c.Close()
 	s.until("the server answers", func() bool {
-		return c.Ping(context.Background()).Err() == nil
+		err := c.Ping(context.Background()).Err()
+		return err == nil || client.HasErrorPrefix(err, "NOAUTH")
 	})
 }
 

@@ -1,0 +1,208 @@
+package redis
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/godagger/dagger/projection"
+)
+
+// proxy stands between a store and its server and loses replies.
+type proxy struct {
+	listener net.Listener
+	server   string
+	drop     atomic.Int64 // of 100 replies, how many are dropped and the connection with them
+	dropped  atomic.Int64
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	conns    []net.Conn
+}
+
+func startProxy(t *testing.T, server string) *proxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: l, server: server}
+	p.wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.wg.Go(func() { p.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		p.mu.Lock()
+		for _, c := range p.conns {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) serve(c net.Conn) {
+	defer c.Close()
+	s, err := net.Dial("tcp", p.server)
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	p.mu.Lock()
+	p.conns = append(p.conns, c, s)
+	p.mu.Unlock()
+	p.wg.Go(func() {
+		io.Copy(s, c)
+		s.Close()
+	})
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := s.Read(buf)
+		if err != nil {
+			return
+		}
+		if rand.Int64N(100) < p.drop.Load() {
+			p.dropped.Add(1)
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// TestLostReplies: a reply is lost every few calls. Apply settles it by itself, and every
+// event counts once.
+func TestLostReplies(t *testing.T) {
+	server := startServer(t)
+	p := startProxy(t, server.addr)
+	s, err := Open(t.Context(), Options{Addrs: []string{p.listener.Addr().String()}}, identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w := newWriter(t, s)
+	if err := w.acquire(); err != nil {
+		t.Fatal(err)
+	}
+	p.drop.Store(20)
+	for n := range uint64(100) {
+		var err error
+		for range 10 {
+			if err = w.p.Apply(t.Context(), batch(n+1, 1)); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatalf("after %d lost replies: %v", p.dropped.Load(), err)
+		}
+	}
+	p.drop.Store(0)
+	if at := w.check(); at != 100 || p.dropped.Load() < 10 {
+		t.Errorf("the store stands at event %d after %d lost replies, want 100 after many", at, p.dropped.Load())
+	}
+}
+
+// TestNoReply: when no reply ever comes, Apply says so, and the next one settles what happened.
+func TestNoReply(t *testing.T) {
+	server := startServer(t)
+	p := startProxy(t, server.addr)
+	s, err := Open(t.Context(), Options{Addrs: []string{p.listener.Addr().String()}}, identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	part, err := s.Acquire(t.Context(), 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.drop.Store(100)
+	err = part.Apply(t.Context(), batch(1, 1))
+	if err == nil || errors.Is(err, projection.ErrStateLost) || errors.Is(err, projection.ErrWatermark) {
+		t.Fatalf("without any reply: %v", err)
+	}
+	p.drop.Store(0)
+	for range 2 {
+		if err := part.Apply(t.Context(), batch(1, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if at := check(t, part); at != 1 {
+		t.Errorf("the store stands at event %d, want 1", at)
+	}
+}
+
+// TestZombie: batches of an owner that was replaced arrive late, in any order, and change
+// nothing.
+func TestZombie(t *testing.T) {
+	server := startServer(t)
+	s := server.open(t, identity)
+	old := newWriter(t, s)
+	for range 10 {
+		if err := old.step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := newWriter(t, s)
+	next.epoch = old.epoch
+	var wg sync.WaitGroup
+	for n := range uint64(20) {
+		wg.Go(func() { old.p.Apply(t.Context(), batch(n+5, 1)) })
+	}
+	for range 30 {
+		if err := next.step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	next.check()
+	for n := range uint64(45) {
+		if err := old.p.Apply(t.Context(), batch(n+1, 1)); !errors.Is(err, projection.ErrFenced) {
+			t.Fatalf("batch %d of the old owner: %v, want ErrFenced", n+1, err)
+		}
+	}
+	next.check()
+}
+
+// TestScriptsForgotten: a server that has forgotten the scripts is given them again.
+func TestScriptsForgotten(t *testing.T) {
+	server := startServer(t)
+	w := newWriter(t, server.open(t, identity))
+	for range 5 {
+		if err := w.step(); err != nil {
+			t.Fatal(err)
+		}
+		server.do("SCRIPT", "FLUSH")
+		w.check()
+		server.do("SCRIPT", "FLUSH")
+	}
+}
+
+// TestDeadline: a call ends when its context's time is up, whatever the server does.
+func TestDeadline(t *testing.T) {
+	server := startServer(t)
+	w := newWriter(t, server.open(t, identity))
+	if err := w.step(); err != nil {
+		t.Fatal(err)
+	}
+	server.freeze()
+	ctx, cancel := contextFor(t, 300*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if _, _, err := w.p.Get(ctx, projection.KindInstance, [][]byte{[]byte("001")}); err == nil {
+		t.Error("a frozen server answered")
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %v, want some 300ms", took)
+	}
+}

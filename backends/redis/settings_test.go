@@ -1,0 +1,261 @@
+package redis
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godagger/dagger/projection"
+)
+
+func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
+}
+
+func TestDangerousSettings(t *testing.T) {
+	good := map[string]string{"redis_version": "7.0.15", "loading": "0", "role": "master", "maxmemory_policy": "noeviction", "cluster_enabled": "0"}
+	for _, c := range []struct {
+		name, value string
+		mode        Mode
+		err         string
+	}{
+		{"role", "master", Single, ""},
+		{"redis_version", "6.2.0", Single, ""},
+		{"redis_version", "10.1.0", Single, ""},
+		{"redis_version", "6.0.16", Single, "6.2 is the least"},
+		{"redis_version", "5.0.7", Single, "6.2 is the least"},
+		{"redis_version", "", Single, "version"},
+		{"redis_version", "new", Single, "6.2 is the least"},
+		{"loading", "1", Single, "loading:1"},
+		{"role", "slave", Single, "role:slave"},
+		{"maxmemory_policy", "allkeys-lru", Single, "maxmemory-policy is allkeys-lru"},
+		{"maxmemory_policy", "volatile-ttl", Single, "maxmemory-policy is volatile-ttl"},
+		{"cluster_enabled", "1", Single, "cluster-enabled yes"},
+		{"cluster_enabled", "0", Cluster, "cluster-enabled no"},
+		{"cluster_enabled", "1", Cluster, ""},
+	} {
+		info := map[string]string{}
+		for k, v := range good {
+			info[k] = v
+		}
+		info[c.name] = c.value
+		err := checkInfo(info, c.mode)
+		if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("%s=%s in mode %d: %v, want %q", c.name, c.value, c.mode, err, c.err)
+		}
+	}
+}
+
+// TestServerIsRefused opens real servers that must not be used.
+func TestServerIsRefused(t *testing.T) {
+	master := startServer(t, "--repl-diskless-sync-delay", "0")
+	for name, c := range map[string]struct {
+		server *server
+		mode   Mode
+		err    string
+	}{
+		"evicting":    {startServer(t, "--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru"), Single, "maxmemory-policy is allkeys-lru"},
+		"replica":     {startReplica(t, master), Single, "read-only replica"},
+		"cluster":     {startServer(t, "--cluster-enabled", "yes"), Single, "use redis+cluster"},
+		"no password": {startServer(t, "--requirepass", "secret"), Single, "NOAUTH"},
+	} {
+		_, err := Open(t.Context(), Options{Addrs: []string{c.server.addr}, Mode: c.mode}, identity)
+		if err == nil || !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %v, want an error with %q", name, err, c.err)
+		}
+	}
+	_, err := Open(t.Context(), Options{Addrs: []string{freeAddr(t)}}, identity)
+	if err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("no server: %v", err)
+	}
+}
+
+// TestMemoryIsFull fills a server up to maxmemory: the batch is refused whole, and work goes on
+// when there is room.
+func TestMemoryIsFull(t *testing.T) {
+	server := startServer(t, "--maxmemory", "6mb")
+	s := server.open(t, identity)
+	p, err := s.Acquire(t.Context(), 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := func(n uint64) projection.Batch {
+		b := batch(n, 1)
+		raw := make([]byte, 100_000)
+		rand.Read(raw)
+		b.Put = append(b.Put, projection.Row{Kind: projection.KindPlan, Key: fmt.Append(nil, n), Value: raw})
+		return b
+	}
+	n := uint64(0)
+	for ; err == nil && n < 1000; n++ {
+		err = p.Apply(t.Context(), large(n+1))
+	}
+	if err == nil || !strings.Contains(err.Error(), "OOM") || errors.Is(err, projection.ErrStateLost) {
+		t.Fatalf("apply to a full server: %v", err)
+	}
+	w, err := p.Watermark(t.Context())
+	if err != nil || w.N != n-1 {
+		t.Fatalf("the watermark is %+v, %v, want event %d", w, err, n-1)
+	}
+	for range 3 {
+		if err := p.Apply(t.Context(), large(n)); err == nil {
+			t.Fatal("a full server took a batch")
+		}
+	}
+	if _, _, err := p.Scan(t.Context(), projection.KindPlan, nil, nil, 0); err != nil {
+		t.Errorf("scan of a full server: %v", err)
+	}
+	// A batch that begins with a removal frees memory, but not enough.
+	mixed := projection.Batch{Expected: n - 1, New: projection.Watermark{N: n, Epoch: 1, LogID: "log", Sum: n},
+		Del: []projection.Row{{Kind: projection.KindDue, Key: []byte("001")}}, Put: large(n).Put}
+	if err := p.Apply(t.Context(), mixed); err == nil {
+		t.Log("a batch that frees first was taken")
+		server.do("CONFIG", "SET", "maxmemory", "100mb")
+		return
+	}
+	server.do("CONFIG", "SET", "maxmemory", "100mb")
+	if err := p.Apply(t.Context(), large(n)); err != nil {
+		t.Fatal(err)
+	}
+	rows, at, err := p.Scan(t.Context(), projection.KindPlan, nil, nil, 0)
+	if err != nil || at != n || len(rows) != int(n) {
+		t.Errorf("%d rows at event %d, %v, want %d", len(rows), at, err, n)
+	}
+}
+
+// TestUsers works as a user with no more rights than docs/backends.md names, and finds a user
+// who lacks one when the store is opened.
+func TestUsers(t *testing.T) {
+	server := startServer(t)
+	rights := []any{"on", ">secret", "~dagger:*", "-@all", "+hget", "+hmget", "+hset", "+hdel", "+hlen", "+hgetall", "+hincrby",
+		"+zadd", "+zrem", "+zcard", "+zscore", "+zrange", "+zrangebylex", "+unlink", "+eval", "+evalsha", "+multi", "+exec", "+info", "+hello", "+select"}
+	server.do(append([]any{"ACL", "SETUSER", "worker"}, rights...)...)
+	open := func(user string) (*Store, error) {
+		o, err := parseURL(parse(t, "redis://"+user+":secret@"+server.addr+"/0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Open(t.Context(), o, identity)
+	}
+	s, err := open("worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w := newWriter(t, s)
+	for range 20 {
+		if err := w.step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.check()
+	if _, err := s.Partitions(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Drop(t.Context(), 0, 1); err != nil {
+		t.Error(err)
+	}
+	for _, right := range []string{"zrem", "unlink", "hincrby"} {
+		server.do(append(append([]any{"ACL", "SETUSER", "poor"}, rights...), "-"+right)...)
+		_, err := open("poor")
+		if err == nil || !strings.Contains(strings.ToLower(err.Error()), right) {
+			t.Errorf("without %s: %v", right, err)
+		}
+		server.do("ACL", "DELUSER", "poor")
+	}
+	server.do(append(append([]any{"ACL", "SETUSER", "silent"}, rights...), "-info")...)
+	if _, err := open("silent"); err == nil || !strings.Contains(err.Error(), "check=off") {
+		t.Errorf("without info: %v", err)
+	}
+	if _, err := open("nobody"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("an unknown user: %v", err)
+	}
+	// Rights withdrawn while it runs: nothing is written, and work goes on when they are back.
+	server.do("ACL", "SETUSER", "worker", "-zadd", "-hset")
+	err = w.p.Apply(t.Context(), batch(1, 1))
+	if err == nil || errors.Is(err, projection.ErrStateLost) {
+		t.Errorf("without rights: %v", err)
+	}
+	server.do("ACL", "SETUSER", "worker", "+zadd", "+hset")
+	w.p = nil
+	if err := w.step(); err != nil {
+		t.Error(err)
+	}
+	w.check()
+}
+
+// TestTLS talks TLS with a server that wants to know its clients.
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := certificate(t, dir)
+	addr := freeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	server := startServer(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
+	_, err := projection.Open(t.Context(), "rediss://"+addr+"?ca="+cert+"&cert="+cert+"&key="+key, identity)
+	if err != nil {
+		if strings.Contains(server.log.String(), "TLS") {
+			t.Skip("this redis-server has no TLS")
+		}
+		t.Fatal(err)
+	}
+	for what, u := range map[string]string{
+		"no certificate of its own": "rediss://" + addr + "?ca=" + cert,
+		"an unknown authority":      "rediss://" + addr + "?cert=" + cert + "&key=" + key,
+		"no TLS":                    "redis://" + addr + "?timeout=2s",
+	} {
+		if _, err := projection.Open(t.Context(), u, identity); err == nil {
+			t.Errorf("%s: opened", what)
+		}
+	}
+}
+
+// certificate writes a certificate for 127.0.0.1, signed by itself, and its key.
+func certificate(t *testing.T, dir string) (cert, key string) {
+	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &secret.PublicKey, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secretDER, err := x509.MarshalECPrivateKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: secretDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+func parse(t *testing.T, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
