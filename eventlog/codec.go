@@ -30,7 +30,7 @@ var eventTypes = []struct {
 
 	{InstanceStarted, 1}, {KeysEvaluated, 1}, {AttemptStarted, 1}, {AttemptRunning, 1},
 	{AttemptInterrupted, 1}, {AttemptFailed, 1}, {AttemptTimedOut, 1}, {TaskCompleted, 1},
-	{TaskFailed, 1}, {MessageReceived, 1}, {ListenContinued, 1}, {MessageBuffered, 1},
+	{TaskFailed, 1}, {MessageReceived, 1}, {ListenContinued, 1}, {EveryContinued, 1}, {MessageBuffered, 1},
 	{BufferExpired, 1}, {ListenerFull, 1}, {InstanceCompleted, 1}, {InstanceFailed, 1},
 	{InstanceStopped, 1}, {InstanceRetried, 1}, {InstanceQuarantined, 1}, {InstanceReset, 1},
 

@@ -129,6 +129,10 @@ func (s *scanner) event(e *Event) {
 			e.Evaluate = s.bool()
 		case "starts":
 			e.Starts = s.starts()
+		case "ends":
+			e.Ends = s.ends()
+		case "choice":
+			e.Choice = s.string()
 		case "due":
 			e.Due = s.int64()
 		case "error":
@@ -244,6 +248,8 @@ func (s *scanner) request(r *Request) {
 			r.OK = s.bool()
 		case "more":
 			r.More = s.bool()
+		case "choice":
+			r.Choice = s.string()
 		case "error":
 			r.Error = s.string()
 		case "stack":

@@ -25,6 +25,27 @@ func (s *scanner) starts() []Start {
 	return list
 }
 
+func (s *scanner) ends() []End {
+	list := []End{}
+	for s.array(); s.more(']'); {
+		list = append(list, End{})
+		v := &list[len(list)-1]
+		for s.object(); s.more('}'); {
+			switch string(s.key()) {
+			case "path":
+				v.Path = s.string()
+			case "kind":
+				v.Kind = s.kind()
+			case "status":
+				v.Status = s.string()
+			default:
+				s.skip(0)
+			}
+		}
+	}
+	return list
+}
+
 func (s *scanner) kind() Kind {
 	switch t := s.text(); string(t) {
 	case "process":
@@ -35,6 +56,14 @@ func (s *scanner) kind() Kind {
 		return Command
 	case "listen":
 		return Listen
+	case "parallel":
+		return Parallel
+	case "decide":
+		return Decide
+	case "at":
+		return At
+	case "every":
+		return Every
 	default:
 		return Kind(t)
 	}

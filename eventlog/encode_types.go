@@ -30,6 +30,11 @@ func (w *writer) event(e *Event) {
 		w.key(`"starts":`)
 		w.starts(e.Starts)
 	}
+	if len(e.Ends) > 0 {
+		w.key(`"ends":`)
+		w.ends(e.Ends)
+	}
+	w.string(`"choice":`, e.Choice)
 	w.int(`"due":`, e.Due)
 	w.string(`"error":`, e.Error)
 	w.string(`"stack":`, e.Stack)
@@ -123,6 +128,7 @@ func (w *writer) request(r *Request) {
 
 	w.bool(`"ok":`, r.OK)
 	w.bool(`"more":`, r.More)
+	w.string(`"choice":`, r.Choice)
 	w.string(`"error":`, r.Error)
 	w.string(`"stack":`, r.Stack)
 	w.bool(`"terminal":`, r.Terminal)
@@ -171,6 +177,19 @@ func (w *writer) starts(list []Start) {
 		w.b = append(w.b, `,"kind":`...)
 		w.b = appendString(w.b, string(list[i].Kind))
 		w.int(`"due":`, list[i].Due)
+		w.b = append(w.b, '}')
+	}
+	w.b = append(w.b, ']')
+}
+
+func (w *writer) ends(list []End) {
+	for i := range list {
+		w.b = append(append(w.b, separator(i)), `{"path":`...)
+		w.b = appendString(w.b, list[i].Path)
+		w.b = append(w.b, `,"kind":`...)
+		w.b = appendString(w.b, string(list[i].Kind))
+		w.b = append(w.b, `,"status":`...)
+		w.b = appendString(w.b, list[i].Status)
 		w.b = append(w.b, '}')
 	}
 	w.b = append(w.b, ']')

@@ -26,6 +26,7 @@ const (
 	TaskFailed          Type = "TaskFailed"          // the last attempt failed
 	MessageReceived     Type = "MessageReceived"     // a listener takes a message; its handler starts
 	ListenContinued     Type = "ListenContinued"     // the handler wants another message
+	EveryContinued      Type = "EveryContinued"      // the handler runs again at Due
 	MessageBuffered     Type = "MessageBuffered"     // kept in the instance for a listener that is not free yet
 	BufferExpired       Type = "BufferExpired"       // a buffered message outlived its time
 	ListenerFull        Type = "ListenerFull"        // too many buffered: the message goes back, the subscription ends
@@ -83,6 +84,8 @@ type Event struct {
 	Keys       []TaskKey       `json:"keys,omitempty"`     // values of correlation keys that changed
 	Evaluate   bool            `json:"evaluate,omitempty"` // keys must be computed again
 	Starts     []Start         `json:"starts,omitempty"`   // what starts now
+	Ends       []End           `json:"ends,omitempty"`     // other nodes whose status changes with this
+	Choice     string          `json:"choice,omitempty"`   // branch that a Decide chose
 	Due        int64           `json:"due,omitempty"`      // when the next attempt starts, or this attempt or wait times out
 	Error      string          `json:"error,omitempty"`
 	Stack      string          `json:"stack,omitempty"`
@@ -135,16 +138,32 @@ const (
 	Execute Kind = "execute"
 	Command Kind = "command"
 	Listen  Kind = "listen"
+
+	Parallel Kind = "parallel" // its nodes run at once
+	Decide   Kind = "decide"   // a handler names the one of its nodes that runs
+	At       Kind = "at"       // a handler runs at a time
+	Every    Kind = "every"    // a handler runs each period
 )
 
-// Start says that a task starts: a handler (Execute, Command) or a wait (Listen).
+// End says that a node that the event is not itself about has this status from now on: a
+// Parallel or one of its branches has ended, a task is skipped.
+type End struct {
+	Path   string `json:"path"`
+	Kind   Kind   `json:"kind"`
+	Status string `json:"status"`
+}
+
+// Start says that a task starts: a handler (Execute, Command, Decide, Every) or a wait
+// (Listen, At); or that a Parallel does.
 type Start struct {
 	Path string `json:"path"`
 	Kind Kind   `json:"kind"`
 	Due  int64  `json:"due,omitempty"` // when the attempt or wait times out; 0 = never
 }
 
-// TaskKey is the value of a listener's correlation key.
+// TaskKey is a value that a task computes from the parameters: a listener's correlation
+// key; the time of an At, in ms; the period and the end of an Every, in ms, as "60000" or
+// "60000/1735689600000".
 type TaskKey struct {
 	Path  string `json:"path"`
 	Value string `json:"value"`

@@ -50,8 +50,9 @@ type Request struct {
 	Reason     string          `json:"reason,omitempty"`
 	State      json.RawMessage `json:"state,omitempty"` // Release
 
-	OK         bool    `json:"ok,omitempty"`   // Result: the handler returned nil
-	More       bool    `json:"more,omitempty"` // Result of a listener: wait for another message
+	OK         bool    `json:"ok,omitempty"`     // Result: the handler returned nil
+	More       bool    `json:"more,omitempty"`   // Result of a listener: wait for another message
+	Choice     string  `json:"choice,omitempty"` // Result of a Decide: the branch; "" = none
 	Error      string  `json:"error,omitempty"`
 	Stack      string  `json:"stack,omitempty"`
 	Terminal   bool    `json:"terminal,omitempty"`   // do not retry

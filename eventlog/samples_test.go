@@ -104,6 +104,9 @@ func sampleEvents() []Event {
 		with(ofTask(90220, 5, ListenContinued, "Order/ready", 4, 1), func(e *Event) {
 			e.Params, e.Due = json.RawMessage(`{"status":"BAKING"}`), sampleAt+3_600_000
 		}),
+		with(ofTask(90222, 6, EveryContinued, "Watch/poll", 4, 1), func(e *Event) {
+			e.Params, e.Due = json.RawMessage(`{"count":1}`), sampleAt+10_000
+		}),
 		with(ofInstance(90213, 3, MessageBuffered), func(e *Event) {
 			e.Topic, e.Key, e.Value, e.Msg, e.Message = orderKey.Topic, orderKey.Key, orderKey.Value, 7731, sampleMessage()
 			e.Expires, e.Sole = sampleAt+86_400_000, true

@@ -14,8 +14,9 @@ type Code struct {
 	Plan *machine.Plan
 	// Handlers by path, one for each task.
 	Handlers map[string]Handler
-	// Keys gives the values of all listeners' correlation keys on encoded parameters; ""
-	// where a listener has no key yet. nil when the plan has no listeners.
+	// Keys gives what is computed from encoded parameters (eventlog.TaskKey): the correlation
+	// keys of all listeners, the times of At, the periods of Every; "" where there is none
+	// yet. nil when nothing of the plan is computed.
 	Keys func(params json.RawMessage) ([]eventlog.TaskKey, error)
 	// Messages gives the key values of a message, by topic and key name.
 	Messages map[TopicKey]MessageKeys
@@ -52,7 +53,8 @@ type Attempt struct {
 // Outcome is what a handler that returned no error did.
 type Outcome struct {
 	Patch  json.RawMessage  // merge patch of the changed top-level parameters; nil = none
-	More   bool             // a listener wants another message
+	More   bool             // a listener wants another message, an Every another run
+	Choice string           // of a Decide: the branch; "" = none
 	Record *eventlog.Record // of a Command; Partition -1 = by key
 }
 

@@ -227,7 +227,7 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		}
 		return r
 	}
-	r.OK, r.Params, r.More, r.Record = true, out.Patch, out.More, out.Record
+	r.OK, r.Params, r.More, r.Record, r.Choice = true, out.Patch, out.More, out.Record, out.Choice
 	if code.Keys != nil {
 		params := j.params
 		if len(out.Patch) > 0 {

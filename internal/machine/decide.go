@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -105,12 +106,12 @@ func (t *Turn) start(i *Instance, r *eventlog.Request) string {
 	if r.HasKeys {
 		e.Keys = sortedKeys(r.Keys)
 	} else {
-		e.Evaluate = plan.HasListeners()
+		e.Evaluate = plan.Computes()
 	}
-	e.Starts = t.starts(plan.leaves[0])
 	if i == nil {
 		i = &Instance{ID: r.ID}
 	}
+	t.flow(plan, &Instance{}, e).begin(&plan.root)
 	t.transitWith(plan, i, e)
 	t.settle(r.ID)
 	return OK
@@ -132,14 +133,6 @@ const eventOverhead = 16 << 10
 
 func (t *Turn) tooLarge(params json.RawMessage) bool {
 	return t.MaxEvent > 0 && len(params) > t.MaxEvent-eventOverhead
-}
-
-// starts arms a task; nothing for nil.
-func (t *Turn) starts(n *Node) []eventlog.Start {
-	if n == nil {
-		return nil
-	}
-	return []eventlog.Start{{Path: n.Path, Kind: n.Kind, Due: t.due(n)}}
 }
 
 // due is when an attempt or a wait that starts now times out.
@@ -168,13 +161,9 @@ func (t *Turn) retry(i *Instance, r *eventlog.Request) string {
 	}
 	plan := t.S.Plans[i.Plan]
 	e := &eventlog.Event{Type: eventlog.InstanceRetried, Request: r.Request, Made: r.Made, Reason: r.Reason}
-	for _, k := range i.Tasks {
-		if k.Status == Failure || k.Status == Stopped {
-			e.Starts = append(e.Starts, t.starts(plan.Task(k.Path))...)
-		}
-	}
+	t.flow(plan, i, e).reopen()
 	// A key that was being computed when the instance failed is still unknown.
-	e.Evaluate = plan.HasListeners()
+	e.Evaluate = plan.Computes()
 	t.transit(i, e)
 	t.settle(r.ID)
 	return OK
@@ -218,6 +207,9 @@ func (t *Turn) result(i *Instance, r *eventlog.Request) string {
 			r.OK, r.Error, r.Terminal = false, fmt.Sprintf("the message has %d bytes; topic %s takes %d", size, r.Record.Topic, limit), true
 		}
 	}
+	if r.OK && r.Choice != "" && node.Kind == eventlog.Decide && !slices.ContainsFunc(node.Nodes, func(b Node) bool { return b.name() == r.Choice }) {
+		r.OK, r.Error, r.Terminal = false, fmt.Sprintf("there is no branch %q; there are %s", r.Choice, branches(node)), true
+	}
 	if !r.OK {
 		t.failAttempt(i, k, node, r, eventlog.AttemptFailed, r.Error)
 		return OK
@@ -233,25 +225,72 @@ func (t *Turn) result(i *Instance, r *eventlog.Request) string {
 		t.settle(r.ID)
 		return OK
 	}
-	next := plan.next(r.Path)
-	e.Starts = t.starts(next)
+	if r.More && k.Kind == eventlog.Every && !over(e, i, r.Path, max(t.Now, t.S.At)) {
+		e.Type, e.Due = eventlog.EveryContinued, nextTick(keyAfter(e, i, r.Path), k.Since, max(t.Now, t.S.At))
+		t.transit(i, e)
+		t.settle(r.ID)
+		return OK
+	}
+	f := t.flow(plan, i, e)
+	if k.Kind == eventlog.Decide {
+		e.Choice = r.Choice
+		f.choose(node, r.Choice)
+	} else {
+		f.ended(node, Completed)
+	}
 	if k.Kind == eventlog.Command && r.Record != nil {
 		e.Sent = &eventlog.Sent{Topic: r.Record.Topic, Key: string(r.Record.Key), NoKey: r.Record.Key == nil, Size: len(r.Record.Value)}
 		t.Sendings = append(t.Sendings, Sending{Event: len(t.Events), Record: *r.Record, Path: r.Path})
 	}
 	t.transit(i, e)
-	if next == nil {
-		t.transit(i, &eventlog.Event{Type: eventlog.InstanceCompleted})
-		return OK
-	}
-	t.settle(r.ID)
+	t.conclude(i, f, r.Path, "")
 	return OK
+}
+
+// conclude follows up an event after which the flow may have come to its end.
+func (t *Turn) conclude(i *Instance, f *flow, path, why string) {
+	switch {
+	case f.done:
+		t.transit(i, &eventlog.Event{Type: eventlog.InstanceCompleted})
+	case f.failed:
+		if why == "" { // the end of another task showed it
+			path, why = f.culprit()
+		}
+		t.transit(i, &eventlog.Event{Type: eventlog.InstanceFailed, Path: path, Error: why})
+	default:
+		t.settle(i.ID)
+	}
+}
+
+// branches names the branches of a Decide.
+func branches(n *Node) string {
+	names := make([]string, len(n.Nodes))
+	for k := range n.Nodes {
+		names[k] = n.Nodes[k].name()
+	}
+	return strings.Join(names, ", ")
+}
+
+// keyAfter is a computed value as the event leaves it.
+func keyAfter(e *eventlog.Event, i *Instance, path string) string {
+	for _, k := range e.Keys {
+		if k.Path == path {
+			return k.Value
+		}
+	}
+	return i.KeyValue(path)
+}
+
+// over says that an Every has come to its end.
+func over(e *eventlog.Event, i *Instance, path string, now int64) bool {
+	_, until := parseEvery(keyAfter(e, i, path))
+	return until > 0 && now >= until
 }
 
 // newKeys records the keys that came with a result, or that they must be computed again
 // because the parameters changed under the handler.
 func (t *Turn) newKeys(plan *Plan, i *Instance, e *eventlog.Event, r *eventlog.Request) {
-	if !plan.HasListeners() {
+	if !plan.Computes() {
 		return
 	}
 	if !r.HasKeys || r.Base != i.ParamsSeq || i.Evaluate != 0 {
@@ -300,15 +339,31 @@ func (t *Turn) failAttempt(i *Instance, k *Task, n *Node, r *eventlog.Request, t
 		return
 	}
 	e.Type = eventlog.TaskFailed
+	f := t.flow(t.S.Plans[i.Plan], i, e)
+	f.now[n.Path] = Failure
+	f.fail(n)
 	path := k.Path
 	t.transit(i, e)
-	t.transit(i, &eventlog.Event{Type: eventlog.InstanceFailed, Path: path, Error: why})
+	t.conclude(i, f, path, why)
 }
 
 func (t *Turn) timer(i *Instance, r *eventlog.Request) string {
 	if k := t.live(i, r, Retrying); k != nil && k.Due == r.Expires {
 		n := t.S.Plans[i.Plan].Task(k.Path)
 		t.transit(i, &eventlog.Event{Type: eventlog.AttemptStarted, Path: k.Path, Act: k.Act, Attempt: k.Attempt + 1, Due: t.attemptDue(n)})
+		return OK
+	}
+	if k := t.live(i, r, Waiting); k != nil && k.Due == r.Expires && k.Kind != eventlog.Listen {
+		n := t.S.Plans[i.Plan].Task(k.Path)
+		if k.Kind == eventlog.Every && over(&eventlog.Event{}, i, k.Path, max(t.Now, t.S.At)) {
+			e := &eventlog.Event{Type: eventlog.TaskCompleted, Path: k.Path, Act: k.Act, Reason: "its end has come"}
+			f := t.flow(t.S.Plans[i.Plan], i, e)
+			f.ended(n, Completed)
+			t.transit(i, e)
+			t.conclude(i, f, r.Path, "")
+			return OK
+		}
+		t.transit(i, &eventlog.Event{Type: eventlog.AttemptStarted, Path: k.Path, Act: k.Act, Attempt: 1, Due: t.attemptDue(n)})
 		return OK
 	}
 	if k := t.live(i, r, Waiting); k != nil && k.Due == r.Expires {

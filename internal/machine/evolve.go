@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/godagger/dagger/eventlog"
@@ -261,6 +262,9 @@ func (i *Instance) fold(e *eventlog.Event) {
 	for _, st := range e.Starts {
 		i.start(st, e)
 	}
+	for _, x := range e.Ends {
+		i.note(x, e)
+	}
 	switch e.Type {
 	case eventlog.InstanceCompleted:
 		i.end(Completed, e)
@@ -283,11 +287,28 @@ func (i *Instance) foldKeys(e *eventlog.Event) {
 		} else {
 			i.Keys = slices.Insert(i.Keys, at, k)
 		}
+		i.rearm(k)
 	}
 	if e.Evaluate {
 		i.Evaluate = e.Seq
 	} else if e.Type == eventlog.KeysEvaluated {
 		i.Evaluate = 0
+	}
+}
+
+// rearm gives a task that waits for a time the one that was computed now.
+func (i *Instance) rearm(k eventlog.TaskKey) {
+	t := i.Task(k.Path)
+	if t == nil || t.Status != Executing || t.Phase != Waiting {
+		return
+	}
+	switch t.Kind {
+	case eventlog.At:
+		t.Due = parseTime(k.Value)
+	case eventlog.Every:
+		if _, until := parseEvery(k.Value); until > 0 {
+			t.Due = min(t.Due, until)
+		}
 	}
 }
 
@@ -321,6 +342,9 @@ func (i *Instance) foldTask(e *eventlog.Event) {
 	case eventlog.TaskCompleted:
 		t.finish(Completed)
 		t.Error = ""
+		if e.Choice != "" { // it ends with the branch
+			t.Status, t.Phase, t.Choice = Executing, Inside, e.Choice
+		}
 	case eventlog.TaskFailed:
 		message, msg := t.Message, t.Msg // a retry of the instance hands it over again
 		t.finish(Failure)
@@ -332,6 +356,8 @@ func (i *Instance) foldTask(e *eventlog.Event) {
 		}
 		i.handed = nil
 		t.run(1, e)
+	case eventlog.EveryContinued:
+		t.Phase, t.Act, t.Attempt, t.Due, t.Error, t.Ran, t.Cuts, t.Interrupted = Waiting, e.Seq, 0, e.Due, "", false, 0, 0
 	case eventlog.ListenContinued:
 		t.Phase, t.Act, t.Attempt, t.Due, t.Msg, t.Message = Waiting, e.Seq, 0, e.Due, 0, nil
 	}
@@ -359,12 +385,38 @@ func (i *Instance) start(st eventlog.Start, e *eventlog.Event) {
 		t = &i.Tasks[len(i.Tasks)-1]
 	}
 	t.Status, t.Act, t.Since, t.Due, t.Error = Executing, e.Seq, e.At, st.Due, ""
-	t.Ran, t.Cuts, t.Interrupted = false, 0, 0
-	if st.Kind == eventlog.Listen && t.Message == nil {
+	t.Ran, t.Cuts, t.Interrupted, t.Choice = false, 0, 0, ""
+	switch {
+	case st.Kind == eventlog.Parallel:
+		t.Phase, t.Attempt = Inside, 0
+	case st.Kind == eventlog.At:
+		t.Phase, t.Attempt, t.Due = Waiting, 0, parseTime(i.KeyValue(st.Path))
+	case st.Kind == eventlog.Listen && t.Message == nil:
 		t.Phase, t.Attempt = Waiting, 0
-	} else {
+	default:
 		t.Phase, t.Attempt = Running, 1
 	}
+}
+
+// note gives a node the status that the event says.
+func (i *Instance) note(x eventlog.End, e *eventlog.Event) {
+	t := i.Task(x.Path)
+	if t == nil {
+		i.Tasks = append(i.Tasks, Task{Path: x.Path, Kind: x.Kind})
+		t = &i.Tasks[len(i.Tasks)-1]
+	}
+	choice := t.Choice
+	t.finish(Status(x.Status))
+	t.Since = e.At
+	if t.Status == Executing {
+		t.Phase, t.Choice = Inside, choice
+	}
+}
+
+// parseTime is a computed time, or 0 while it is not known.
+func parseTime(value string) int64 {
+	ms, _ := strconv.ParseInt(value, 10, 64)
+	return ms
 }
 
 func (i *Instance) end(s Status, e *eventlog.Event) {

@@ -103,8 +103,16 @@ func (i *Instance) WaitsFor(plan *Plan, path string) string {
 		n = plan.Task(path)
 	}
 	switch t.Phase {
+	case Inside:
+		return ""
 	case Waiting:
 		switch {
+		case t.Kind == eventlog.At && t.Due == 0:
+			return "waits for a time that has no value yet, since " + since
+		case t.Kind == eventlog.At:
+			return "waits until " + clock(t.Due)
+		case t.Kind == eventlog.Every:
+			return "runs again at " + clock(t.Due)
 		case n == nil:
 			return "waits for a message, since " + since
 		case i.KeyValue(path) == "":

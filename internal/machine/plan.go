@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -16,10 +17,12 @@ type Plan struct {
 	Version int    `json:"version"`
 	Root    []Node `json:"nodes"` // run one after the other
 
-	hash     string
-	recorded json.RawMessage
-	leaves   []*Node // tasks in plan order
-	byPath   map[string]int
+	hash              string
+	recorded          json.RawMessage
+	root              Node    // a process around Root
+	leaves            []*Node // tasks in plan order: what has a handler or waits
+	listens, computes bool    // a plan with listeners; with functions of the parameters
+	byPath            map[string]*Node
 }
 
 // Node is a process or a task of a plan.
@@ -32,9 +35,21 @@ type Node struct {
 	Key   string `json:"key,omitempty"`   // Listen: name of the correlation key
 	TTL   int64  `json:"ttl,omitempty"`   // Listen: how long an unmatched message is kept, ms
 
+	Any      bool `json:"any,omitempty"`      // Parallel: ends with the first node that completes
+	WaitAll  bool `json:"waitAll,omitempty"`  // Parallel: fails when all nodes have ended, not at once
+	Continue bool `json:"continue,omitempty"` // a failure of the node does not fail the instance
+
 	Retry   *Retry `json:"retry,omitempty"`   // nil: one attempt
 	Timeout int64  `json:"timeout,omitempty"` // of an attempt, or of a listener's wait, ms; 0 = none
+
+	parent *Node
 }
+
+// name is the node's own.
+func (n *Node) name() string { return n.Path[strings.LastIndexByte(n.Path, '/')+1:] }
+
+// isComposite says that the node has others inside.
+func (n *Node) isComposite() bool { return len(n.Nodes) > 0 }
 
 // Retry is the policy of a task whose attempt failed.
 type Retry struct {
@@ -105,51 +120,55 @@ func (p *Plan) Tasks() []*Node { return p.leaves }
 
 // Task is the leaf with the path, or nil.
 func (p *Plan) Task(path string) *Node {
-	if i, ok := p.byPath[path]; ok {
-		return p.leaves[i]
+	if n := p.byPath[path]; n != nil && n.Kind != eventlog.Process && n.Kind != eventlog.Parallel {
+		return n
 	}
 	return nil
 }
+
+// Node is the process or task with the path, or nil.
+func (p *Plan) Node(path string) *Node { return p.byPath[path] }
 
 // HasListeners says whether the plan has correlation keys.
-func (p *Plan) HasListeners() bool {
-	for _, n := range p.leaves {
-		if n.Kind == eventlog.Listen {
-			return true
-		}
-	}
-	return false
-}
+func (p *Plan) HasListeners() bool { return p.listens }
 
-// next is the task that follows, or nil after the last.
-func (p *Plan) next(path string) *Node {
-	if i, ok := p.byPath[path]; ok && i+1 < len(p.leaves) {
-		return p.leaves[i+1]
-	}
-	return nil
-}
+// Computes says whether the plan has functions of the parameters: keys, times, periods.
+func (p *Plan) Computes() bool { return p.computes }
 
 func (p *Plan) index() error {
-	p.leaves, p.byPath = nil, map[string]int{}
-	var walk func([]Node) error
-	walk = func(nodes []Node) error {
-		for i := range nodes {
-			n := &nodes[i]
-			if n.Kind == eventlog.Process {
-				if err := walk(n.Nodes); err != nil {
-					return err
-				}
-				continue
-			}
-			if _, twice := p.byPath[n.Path]; twice {
+	p.leaves, p.byPath = nil, map[string]*Node{}
+	p.root = Node{Kind: eventlog.Process, Nodes: p.Root}
+	var walk func(parent *Node) error
+	walk = func(parent *Node) error {
+		for k := range parent.Nodes {
+			n := &parent.Nodes[k]
+			n.parent = parent
+			if p.byPath[n.Path] != nil {
 				return fmt.Errorf("plan %s: path %q twice", p.Name, n.Path)
 			}
-			p.byPath[n.Path] = len(p.leaves)
-			p.leaves = append(p.leaves, n)
+			p.byPath[n.Path] = n
+			switch composite := n.Kind == eventlog.Process || n.Kind == eventlog.Parallel || n.Kind == eventlog.Decide; {
+			case composite && len(n.Nodes) == 0:
+				return fmt.Errorf("plan %s: %s %q has no node", p.Name, n.Kind, n.Path)
+			case !composite && len(n.Nodes) > 0:
+				return fmt.Errorf("plan %s: %s %q has nodes", p.Name, n.Kind, n.Path)
+			}
+			if n.Kind != eventlog.Process && n.Kind != eventlog.Parallel {
+				p.leaves = append(p.leaves, n)
+			}
+			switch n.Kind {
+			case eventlog.Listen:
+				p.listens, p.computes = true, true
+			case eventlog.At, eventlog.Every:
+				p.computes = true
+			}
+			if err := walk(n); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
-	if err := walk(p.Root); err != nil {
+	if err := walk(&p.root); err != nil {
 		return err
 	}
 	if len(p.leaves) == 0 {

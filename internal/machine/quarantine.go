@@ -57,15 +57,20 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 		return t.refuse(r, BadState)
 	}
 	e := &eventlog.Event{Type: eventlog.InstanceReset, Request: r.Request, Made: r.Made, Reason: r.Reason}
+	f := t.flow(plan, &Instance{Body: body}, e)
+	executing := false
 	for _, k := range body.Tasks {
-		if k.Status == Executing && k.Phase != Waiting {
-			e.Starts = append(e.Starts, t.starts(plan.Task(k.Path))...)
+		if k.Status != Executing || k.Phase == Inside {
+			continue
+		}
+		executing = true
+		if k.Phase != Waiting {
+			f.start(plan.Task(k.Path))
 		}
 	}
-	// The fold may have failed between the end of a task and what follows from it.
-	next, between := body.between(plan)
-	if between {
-		e.Starts = t.starts(next)
+	if body.Status == Executing && !executing {
+		// The fold failed between the end of a task and what follows from it.
+		f.done = f.resume(&plan.root)
 	}
 	if len(r.State) > 0 && body.Status == Executing { // the keys may be others now
 		e.Evaluate = plan.HasListeners()
@@ -76,7 +81,7 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	}
 	e.State = state
 	t.transitWith(plan, i, e)
-	if between && next == nil {
+	if f.done {
 		t.transitWith(plan, i, &eventlog.Event{Type: eventlog.InstanceCompleted})
 	}
 	t.settle(r.ID)
@@ -88,21 +93,24 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	return OK
 }
 
-// fits says whether an instance can go on from the body: its tasks are those of the plan, and
-// at most one of them executes, or none when the instance has ended.
+// fits says whether an instance can go on from the body: its tasks are those of the plan, in
+// states that their kinds have, and none executes when the instance has ended.
 func (b *Body) fits(plan *Plan) bool {
 	if plan == nil {
 		return false
 	}
-	running := 0
+	executing := false
 	for _, k := range b.Tasks {
-		n := plan.Task(k.Path)
-		if n == nil || n.Kind != k.Kind || k.Phase == Waiting && k.Kind != eventlog.Listen {
+		n := plan.Node(k.Path)
+		if n == nil || n.Kind != k.Kind {
 			return false
 		}
 		switch k.Status {
 		case Executing:
-			running++
+			executing = true
+			if !n.can(k.Phase) {
+				return false
+			}
 		case Completed, Failure, Skipped, Stopped:
 		default:
 			return false
@@ -110,27 +118,24 @@ func (b *Body) fits(plan *Plan) bool {
 	}
 	switch b.Status {
 	case Executing:
-		return running <= 1
+		return true
 	case Failure: // a retry starts what failed or was stopped
-		return running == 0 && slices.ContainsFunc(b.Tasks, func(k Task) bool { return k.Status == Failure || k.Status == Stopped })
+		return !executing && slices.ContainsFunc(b.Tasks, func(k Task) bool { return k.Status == Failure || k.Status == Stopped })
 	case Completed, Stopped:
-		return running == 0
+		return !executing
 	}
 	return false
 }
 
-// between says that the instance executes and none of its tasks does, and which comes next;
-// nil after the last.
-func (b *Body) between(plan *Plan) (next *Node, yes bool) {
-	if b.Status != Executing || slices.ContainsFunc(b.Tasks, func(k Task) bool { return k.Status == Executing }) {
-		return nil, false
+// can says whether an executing node of the kind may be in the phase.
+func (n *Node) can(p Phase) bool {
+	switch p {
+	case Waiting:
+		return n.Kind == eventlog.Listen || n.Kind == eventlog.At || n.Kind == eventlog.Every
+	case Inside:
+		return n.isComposite()
 	}
-	for _, n := range plan.leaves {
-		if !slices.ContainsFunc(b.Tasks, func(k Task) bool { return k.Path == n.Path && (k.Status == Completed || k.Status == Skipped) }) {
-			return n, true
-		}
-	}
-	return nil, true
+	return n.Kind != eventlog.Process && n.Kind != eventlog.Parallel
 }
 
 // reset replaces the body; the mailbox stays as it is.

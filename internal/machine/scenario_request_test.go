@@ -52,7 +52,7 @@ func (s *scenario) request(f []string) (*part, eventlog.Request) {
 		case name == "record": // topic:key:value
 			p := strings.SplitN(value, ":", 3)
 			r.Record = &eventlog.Record{Topic: p[0], Partition: -1, Key: []byte(p[1]), Value: []byte(p[2])}
-		case slices.Contains([]string{"definition", "plan", "request", "reason", "error", "key", "value"}, name):
+		case slices.Contains([]string{"definition", "plan", "request", "reason", "error", "key", "value", "choice"}, name):
 			set(name, value)
 		default:
 			if p := s.w.current["Pair"]; p != nil {

@@ -166,6 +166,12 @@ func (s *scenario) addPlan(name string, tasks []string) {
 				n.Path = x
 			case k == 1:
 				n.Kind = eventlog.Kind(x)
+			case name == "any":
+				n.Any = true
+			case name == "waitall":
+				n.WaitAll = true
+			case name == "continue":
+				n.Continue = true
 			case name == "topic":
 				n.Topic = value
 			case name == "key":
@@ -186,21 +192,28 @@ func (s *scenario) addPlan(name string, tasks []string) {
 				s.fail("unknown %s", x)
 			}
 		}
-		process, _, inside := strings.Cut(n.Path, "/")
-		switch last := len(nodes) - 1; {
-		case !inside:
-			nodes = append(nodes, n)
-		case last >= 0 && nodes[last].Kind == eventlog.Process && nodes[last].Path == process:
-			nodes[last].Nodes = append(nodes[last].Nodes, n)
-		default:
-			nodes = append(nodes, Node{Path: process, Kind: eventlog.Process, Nodes: []Node{n}})
-		}
+		nodes = insert(nodes, "", n)
 	}
 	p, err := NewPlan(f[0], version, nodes)
 	if err != nil {
 		s.fail("%v", err)
 	}
 	s.w.addPlan(p)
+}
+
+// insert puts a node below those that its path names; processes need no line of their own.
+func insert(nodes []Node, prefix string, n Node) []Node {
+	first, _, inside := strings.Cut(strings.TrimPrefix(n.Path, prefix), "/")
+	if !inside {
+		return append(nodes, n)
+	}
+	last := len(nodes) - 1
+	if last < 0 || nodes[last].Path != prefix+first {
+		nodes = append(nodes, Node{Path: prefix + first, Kind: eventlog.Process})
+		last++
+	}
+	nodes[last].Nodes = insert(nodes[last].Nodes, prefix+first+"/", n)
+	return nodes
 }
 
 func (s *scenario) ms(text string) int64 {

@@ -27,6 +27,7 @@ const (
 	Waiting  Phase = "waiting"  // for a message
 	Running  Phase = "running"  // its handler
 	Retrying Phase = "retrying" // for the time of its next attempt
+	Inside   Phase = "inside"   // a node of its own: a Parallel, or a Decide that has chosen
 )
 
 // Task is a task that was started.
@@ -42,6 +43,7 @@ type Task struct {
 	Ran         bool              `json:"ran,omitempty"`         // this start of the handler has run a second
 	Cuts        int               `json:"cuts,omitempty"`        // interruptions that count
 	Interrupted int               `json:"interrupted,omitempty"` // all interruptions
+	Choice      string            `json:"choice,omitempty"`      // of a Decide
 	Error       string            `json:"error,omitempty"`       // of the last attempt
 	Msg         uint64            `json:"msg,omitempty"`         // message that the listener works on
 	Message     *eventlog.Message `json:"message,omitempty"`
