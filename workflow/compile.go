@@ -62,8 +62,8 @@ func (t *template) build() (*compiled, error) {
 		return nil, fmt.Errorf("register %s: %w", t.name, err)
 	}
 	c.out.code.Plan = plan
-	if len(c.out.listeners) > 0 {
-		c.out.code.Keys = keys(c.out.listeners)
+	if plan.Computes() {
+		c.out.code.Keys = keys(c.values)
 	}
 	return &c.out, nil
 }
@@ -73,7 +73,14 @@ type compiler struct {
 	mistakes []error
 	ttl      map[engine.TopicKey]time.Duration
 	first    map[engine.TopicKey]listener
+	values   []computed
 	out      compiled
+}
+
+// computed is a task whose key, time or interval is a function of the parameters.
+type computed struct {
+	path string
+	of   func(params json.RawMessage) (string, error)
 }
 
 func (c *compiler) mistake(path, format string, args ...any) {
@@ -118,7 +125,7 @@ func (c *compiler) children(parent string, nodes []node) []machine.Node {
 		}
 		switch why := badName(n.name); {
 		case n.kind == "":
-			c.mistake(path, "an empty Node: use Process, Execute, Command or Listen")
+			c.mistake(path, "an empty Node: use Process, Execute and the like")
 			continue
 		case why != "":
 			c.mistake(path, "its name %s", why)
@@ -139,15 +146,22 @@ func (c *compiler) children(parent string, nodes []node) []machine.Node {
 func (c *compiler) node(path string, n node) machine.Node {
 	m := machine.Node{Path: path, Kind: n.kind}
 	c.options(path, n, &m)
-	if n.kind == eventlog.Process {
+	m.Any = n.any
+	switch n.kind {
+	case eventlog.Process, eventlog.Parallel, eventlog.Decide:
 		if len(n.nodes) == 0 {
-			c.mistake(path, "a process needs at least one node")
+			c.mistake(path, "a %s needs at least one node", n.kind)
 		}
 		m.Nodes = c.children(path, n.nodes)
+	}
+	if n.kind == eventlog.Process || n.kind == eventlog.Parallel {
 		return m
 	}
 	c.out.code.Handlers[path] = n.handler
-	if n.kind == eventlog.Execute {
+	if n.value != nil {
+		c.values = append(c.values, computed{path, n.value})
+	}
+	if n.kind != eventlog.Command && n.kind != eventlog.Listen {
 		return m
 	}
 	m.Topic = n.topic
@@ -173,6 +187,7 @@ func (c *compiler) node(path string, n node) machine.Node {
 		c.out.code.Messages[k] = n.match.from
 	}
 	c.out.listeners = append(c.out.listeners, l)
+	c.values = append(c.values, computed{path, n.match.of})
 	return m
 }
 
@@ -203,6 +218,13 @@ func (c *compiler) options(path string, n node, m *machine.Node) {
 		case "Timeout":
 			m.Timeout = n.timeout.Milliseconds()
 			c.duration(path, "Timeout", n.timeout, time.Millisecond)
+		case "WaitAll":
+			m.WaitAll = true
+			if n.any {
+				c.mistake(path, "WaitAll is for Parallel(All)")
+			}
+		case "MayFail":
+			m.Continue = true
 		case "Buffer":
 			c.duration(path, "Buffer", n.buffer, time.Minute)
 		}
@@ -255,12 +277,12 @@ func badTopic(name string) string {
 	return ""
 }
 
-// keys computes the values of all listeners' keys.
-func keys(listeners []listener) func(json.RawMessage) ([]eventlog.TaskKey, error) {
+// keys computes all values.
+func keys(values []computed) func(json.RawMessage) ([]eventlog.TaskKey, error) {
 	return func(params json.RawMessage) ([]eventlog.TaskKey, error) {
-		l := make([]eventlog.TaskKey, 0, len(listeners))
-		for _, n := range listeners {
-			value, err := n.match.of(params)
+		l := make([]eventlog.TaskKey, 0, len(values))
+		for _, n := range values {
+			value, err := n.of(params)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", n.path, err)
 			}

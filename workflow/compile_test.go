@@ -77,7 +77,7 @@ func TestMistakes(t *testing.T) {
 				`register W: c: its topic "t t" has ' '; letters, digits, dot, underscore and hyphen are allowed`,
 				`register W: c: the attribute of its key is empty`,
 				`register W: d: it has no Match: use By`,
-				`register W: ( number 5): an empty Node: use Process, Execute, Command or Listen`,
+				`register W: ( number 5): an empty Node: use Process, Execute and the like`,
 			}},
 		{"options", New("W",
 			Execute("a", nothing).With(Retry(0, 0), Buffer(time.Hour), Option{}), Execute("b", nothing).With(Timeout(0)).Key(func(*order) string { return "" }),

@@ -50,7 +50,7 @@ type Instance struct {
 // TaskStatus is what is known of a task of an instance.
 type TaskStatus struct {
 	Path     string
-	Kind     string // execute, command, listen
+	Kind     string // execute, command, listen, decide, at, every, parallel, process
 	Status   Status
 	Attempt  int       // the last one, from 1; 0 before the first
 	Since    time.Time // of the status

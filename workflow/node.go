@@ -24,15 +24,19 @@ type Node[P any] struct {
 type node struct {
 	kind     eventlog.Kind
 	name     string
-	nodes    []node // of a process
+	nodes    []node // of a Process, Parallel or Decide
+	any      bool   // Parallel: ends with the first that completes
+	waitAll  bool
+	mayFail  bool
 	topic    string
 	retry    *retry
 	timeout  time.Duration
 	buffer   time.Duration
 	options  []string // names of the options given
 	handler  engine.Handler
-	match    match    // of a listener
-	mistakes []string // made in the constructor, told by Register
+	match    match                                        // of a listener
+	value    func(params json.RawMessage) (string, error) // what else is computed: the time of an At, the interval of an Every
+	mistakes []string                                     // made in the constructor, told by Register
 }
 
 // match is a Match without its types.

@@ -28,8 +28,8 @@ func Retry(attempts int, delay time.Duration) Option {
 	return Option{"Retry", tasks, func(n *node) { n.retry = &retry{attempts, delay} }}
 }
 
-// Timeout limits an attempt of an Execute or Command task (at least a millisecond): it
-// fails and its context ends with a cause. For a Listen task it limits the wait for each
+// Timeout limits an attempt of a task (at least a millisecond): it fails and its context
+// ends with a cause. For a Listen task it limits the wait for each
 // message, and a wait that timed out fails the task. Without it there is no limit.
 func Timeout(d time.Duration) Option {
 	return Option{"Timeout", tasks, func(n *node) { n.timeout = d }}
@@ -42,9 +42,22 @@ func Buffer(ttl time.Duration) Option {
 	return Option{"Buffer", []eventlog.Kind{eventlog.Listen}, func(n *node) { n.buffer = ttl }}
 }
 
+// WaitAll makes a Parallel(All) of which a branch failed wait for the others before it fails.
+// Without it the instance fails at once; what ran beside it is stopped, and starts again when
+// the instance is retried.
+func WaitAll() Option {
+	return Option{"WaitAll", []eventlog.Kind{eventlog.Parallel}, func(n *node) { n.waitAll = true }}
+}
+
+// MayFail lets the flow go on behind a node that failed for good: the node keeps the status
+// FAILURE, the instance does not fail.
+func MayFail() Option {
+	return Option{"MayFail", append([]eventlog.Kind{eventlog.Process, eventlog.Parallel}, tasks...), func(n *node) { n.mayFail = true }}
+}
+
 const defaultBuffer = 24 * time.Hour
 
-var tasks = []eventlog.Kind{eventlog.Execute, eventlog.Command, eventlog.Listen}
+var tasks = []eventlog.Kind{eventlog.Execute, eventlog.Command, eventlog.Listen, eventlog.Decide, eventlog.At, eventlog.Every}
 
 // With gives the node policies.
 func (n Node[P]) With(options ...Option) Node[P] {

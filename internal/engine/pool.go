@@ -201,7 +201,7 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 	if r.Path == "" {
 		keys, err := correlationKeys(code, j.params)
 		if err != nil {
-			r.Error = "correlation keys: " + err.Error()
+			r.Error = "functions of the parameters: " + err.Error()
 			return r
 		}
 		r.Keys, r.HasKeys = keys, true
@@ -236,7 +236,7 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		keys, err := correlationKeys(code, params)
 		if err != nil {
 			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
-			r.Error = "correlation keys: " + err.Error()
+			r.Error = "functions of the parameters: " + err.Error()
 			return r
 		}
 		r.Keys, r.HasKeys = keys, true
