@@ -249,6 +249,9 @@ func (f *flow) resume(n *Node) (ended bool) {
 	}
 	k := f.i.Task(n.Path)
 	switch {
+	case f.status(n) == Failure && !n.Continue && !n.parent.Any && !n.parent.WaitAll:
+		f.begin(n) // the instance did not get to fail with it
+		return false
 	case f.finished(n):
 		return true
 	case n.Kind == eventlog.Parallel && k != nil && k.Status == Executing:
