@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,11 @@ func TestThreeBrokers(t *testing.T) {
 		t.Fatal(err)
 	}
 	replicated(t, c.Addrs())
+	for _, f := range findings(t, raw) {
+		if f.Level.Bad() {
+			t.Errorf("three brokers are sound, but: %+v", f)
+		}
+	}
 
 	var input strings.Builder
 	for n := range orders {
@@ -85,6 +91,12 @@ func TestThreeBrokers(t *testing.T) {
 	}
 	t.Logf("%d orders in %v, a broker killed after %v", orders, time.Since(start), killed)
 
+	if !slices.ContainsFunc(findings(t, raw), func(f eventlog.Finding) bool {
+		return f.Level == eventlog.LevelRisk && strings.Contains(f.Subject, "pizza.events") && strings.Contains(f.Text, "replicas are missing")
+	}) {
+		t.Error("nothing tells of the broker that is away")
+	}
+
 	log, err = eventlog.Open(t.Context(), raw)
 	if err != nil {
 		t.Fatal(err)
@@ -112,6 +124,18 @@ func TestThreeBrokers(t *testing.T) {
 	}
 	text, _ := json.Marshal(report) // never fails
 	t.Logf("audit: %s", text)
+}
+
+func findings(t *testing.T, url string) []eventlog.Finding {
+	t.Helper()
+	found, err := eventlog.Check(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		t.Logf("check: %s %s: %s", f.Level, f.Subject, f.Text)
+	}
+	return found
 }
 
 // replicated looks at the settings that the application's topics got on three brokers.
