@@ -2,7 +2,7 @@
 // instances of three tasks that do nothing, each waits for its own and starts the next. What
 // counts is the ratio between the systems; docs/performance.md says how to read it.
 //
-// run.sh starts the PostgreSQL that the others need, in a directory of its own, and stops it:
+// run.sh starts the PostgreSQL and the Redis that the others need, and stops them:
 //
 //	bench/compare/run.sh                       # all systems, three rounds
 //	bench/compare/run.sh -clients 64 -o json
@@ -46,6 +46,8 @@ type settings struct {
 
 	postgres    string // URL; in the environment, because it has a password
 	postgresPID int
+	redis       string // likewise
+	redisPID    int
 	kafka       string // host:port,...
 }
 
@@ -78,10 +80,12 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	if s.output != "text" && s.output != "json" {
 		mistakes = append(mistakes, errors.New("-o is text or json"))
 	}
-	s.postgres, s.kafka = os.Getenv("COMPARE_POSTGRES"), os.Getenv("KAFKA_BROKERS")
-	if pid := os.Getenv("COMPARE_POSTGRES_PID"); pid != "" {
-		if _, err := fmt.Sscan(pid, &s.postgresPID); err != nil {
-			mistakes = append(mistakes, fmt.Errorf("COMPARE_POSTGRES_PID: %w", err))
+	s.postgres, s.redis, s.kafka = os.Getenv("COMPARE_POSTGRES"), os.Getenv("COMPARE_REDIS"), os.Getenv("KAFKA_BROKERS")
+	for name, pid := range map[string]*int{"COMPARE_POSTGRES_PID": &s.postgresPID, "COMPARE_REDIS_PID": &s.redisPID} {
+		if value := os.Getenv(name); value != "" {
+			if _, err := fmt.Sscan(value, pid); err != nil {
+				mistakes = append(mistakes, fmt.Errorf("%s: %w", name, err))
+			}
 		}
 	}
 	err := errors.Join(mistakes...)
@@ -157,15 +161,8 @@ func (s *settings) chosen() ([]string, error) {
 	return names, nil
 }
 
-func (s *settings) has(need string) bool {
-	switch need {
-	case "KAFKA_BROKERS":
-		return s.kafka != ""
-	case "COMPARE_POSTGRES":
-		return s.postgres != ""
-	}
-	return true
-}
+// has says whether the environment has what a system needs.
+func (s *settings) has(need string) bool { return need == "" || os.Getenv(need) != "" }
 
 func find(name string) (system, error) {
 	k := slices.IndexFunc(systems, func(y system) bool { return y.name == name })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,23 +13,12 @@ import (
 	"github.com/riverqueue/river/rivermigrate"
 )
 
-// step is one of the three tasks of an instance, as a job.
-type step struct {
-	Instance string `json:"instance"`
-	Number   int    `json:"number"`
-	Params   params `json:"params"`
-}
-
-func (step) Kind() string { return "step" }
-
 // chain works the jobs: each of them inserts the next one.
 type chain struct {
 	river.WorkerDefaults[step]
-	pool   *pgxpool.Pool
-	atomic bool // insert the next job and complete this one in one transaction
-
-	mu      sync.Mutex
-	waiting map[string]chan struct{} // by instance
+	pool    *pgxpool.Pool
+	atomic  bool // insert the next job and complete this one in one transaction
+	waiters *waiters
 }
 
 // Work does nothing, and hands over to the next step or tells who waits for the last.
@@ -59,27 +47,9 @@ func (c *chain) Work(ctx context.Context, job *river.Job[step]) error {
 		}
 	}
 	if last {
-		c.done(next.Instance)
+		c.waiters.done(next.Instance)
 	}
 	return nil
-}
-
-func (c *chain) wait(instance string) <-chan struct{} {
-	done := make(chan struct{})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waiting[instance] = done
-	return done
-}
-
-// done may be called again for an instance: a job can run twice.
-func (c *chain) done(instance string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if done, ok := c.waiting[instance]; ok {
-		delete(c.waiting, instance)
-		close(done)
-	}
 }
 
 // openRiver is the floor: a queue that runs three jobs for each instance, inserted one by
@@ -101,7 +71,7 @@ func openQueue(ctx context.Context, s *settings, atomic bool, durability string)
 		return nil, err
 	}
 	driver := riverpgxv5.New(db.pool)
-	c := &chain{pool: db.pool, atomic: atomic, waiting: make(map[string]chan struct{})}
+	c := &chain{pool: db.pool, atomic: atomic, waiters: &waiters{waiting: make(map[string]chan struct{})}}
 	client, err := start(ctx, s, driver, c)
 	if err != nil {
 		return nil, errors.Join(err, db.close())
@@ -109,16 +79,11 @@ func openQueue(ctx context.Context, s *settings, atomic bool, durability string)
 	return &opened{
 		version: moduleVersion("github.com/riverqueue/river"), storage: "PostgreSQL " + db.version, durability: durability, server: s.postgresPID,
 		one: func(ctx context.Context, id string) error {
-			done := c.wait(id)
+			done := c.waiters.wait(id)
 			if _, err := client.Insert(ctx, step{Instance: id, Number: 1, Params: params{OrderID: id, CustomerID: "7"}}, nil); err != nil {
 				return err
 			}
-			select {
-			case <-done:
-				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+			return until(ctx, done)
 		},
 		close: func() error {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
@@ -141,7 +106,7 @@ func start(ctx context.Context, s *settings, driver *riverpgxv5.Driver, c *chain
 	client, err := river.NewClient(driver, &river.Config{
 		Logger: logger, Workers: workers,
 		// With its defaults it fetches ten times a second, which would be all that is measured.
-		FetchCooldown: 2 * time.Millisecond, FetchPollInterval: 20 * time.Millisecond,
+		FetchCooldown: 10 * time.Millisecond, FetchPollInterval: 20 * time.Millisecond,
 		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: max(s.clients, 100)}},
 	})
 	if err != nil {

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Compares this engine with others on this machine (see main.go; the flags are passed on).
-# PostgreSQL is Debian's (apt-get install postgresql), with its default settings, in a
-# directory of its own, for loopback only. It is stopped and its data removed whatever
-# happens, also to this script.
+# PostgreSQL and, where it is installed, Redis are Debian's (apt-get install postgresql
+# redis-server), in a directory of their own, for loopback only. PostgreSQL has its default
+# settings; Redis syncs every write. They are stopped and their data removed whatever happens,
+# also to this script.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -11,12 +12,12 @@ bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
 	echo "no PostgreSQL: apt-get install postgresql" >&2
 	exit 1
 }
-as=()
-if [ "$(id -u)" = 0 ]; then as=(runuser -u postgres --); fi # it doesn't run as root
+as=() # who runs them; PostgreSQL refuses to run as root
+if [ "$(id -u)" = 0 ]; then as=(runuser -u postgres --); fi
 
 dir=$(mktemp -d)
-mkdir "$dir/pg" "$dir/data"
-if [ "$(id -u)" = 0 ]; then chown postgres "$dir/pg" && chmod 711 "$dir"; fi
+mkdir "$dir/pg" "$dir/redis" "$dir/data"
+if [ "$(id -u)" = 0 ]; then chown postgres "$dir/pg" "$dir/redis" && chmod 711 "$dir"; fi
 case $(stat -f -c %T "$dir") in
 tmpfs | ramfs) echo "warning: $dir is in memory, a sync costs nothing there; set TMPDIR" >&2 ;;
 esac
@@ -29,6 +30,7 @@ mkfifo "$dir/alive"
 	read -r _ <"$dir/alive" || true
 	cd /
 	kill "$(cat "$dir/pid")" || true
+	kill -9 "$(cat "$dir/redis/pid")" || true
 	"${as[@]}" "$bin/pg_ctl" -D "$dir/pg/data" -m immediate -w stop || true
 	rm -rf "$dir"
 ) >/dev/null 2>&1 &
@@ -75,6 +77,37 @@ fi
 export COMPARE_POSTGRES="postgres://compare:$password@127.0.0.1:$port/postgres?sslmode=disable"
 COMPARE_POSTGRES_PID=$(head -1 "$dir/pg/data/postmaster.pid")
 export COMPARE_POSTGRES_PID
+
+if server=$(command -v redis-server); then
+	for _ in 1 2 3 4 5; do
+		try=$((15432 + RANDOM % 16000))
+		"${as[@]}" "$server" - <<-END >"$dir/redis.out" 9>&-
+			bind 127.0.0.1
+			port $try
+			requirepass $password
+			dir $dir/redis
+			pidfile $dir/redis/pid
+			logfile $dir/redis/log
+			daemonize yes
+			appendonly yes
+			appendfsync always
+			save ""
+		END
+		for _ in $(seq 50); do
+			if (exec 3<>"/dev/tcp/127.0.0.1/$try") 2>/dev/null && [ -s "$dir/redis/pid" ]; then
+				export COMPARE_REDIS="redis://:$password@127.0.0.1:$try/0"
+				COMPARE_REDIS_PID=$(cat "$dir/redis/pid")
+				export COMPARE_REDIS_PID
+				break 2
+			fi
+			sleep 0.1
+		done
+	done
+	if [ -z "${COMPARE_REDIS:-}" ]; then
+		cat "$dir/redis.out" "$dir/redis/log" >&2
+		exit 1
+	fi
+fi
 
 "$dir/compare" -dir "$dir/data" "$@" 9>&- &
 echo $! >"$dir/pid"

@@ -17,6 +17,7 @@ var systems = []system{
 	{"dbos-sqlite", "", openDBOSOnSQLite},
 	{"river", "COMPARE_POSTGRES", openRiver},
 	{"river-tx", "COMPARE_POSTGRES", openRiverTx},
+	{"asynq", "COMPARE_REDIS", openAsynq},
 }
 
 // ours are the systems that are compared with the best of the others.
@@ -27,9 +28,10 @@ type summary struct {
 	Name string `json:"name"`
 	measurement
 	CPUMSPerInstance float64   `json:"cpu_ms_per_instance"`
-	Ratio            float64   `json:"ratio"`  // of instances per second to the best of the others in the same round; 0 = there is none
-	Rounds           []float64 `json:"rounds"` // instances per second of each
-	Ratios           []float64 `json:"ratios"` // of each round
+	Ratio            float64   `json:"ratio"`     // of instances per second to the best of the others in the same round; 0 = there is none
+	CPURatio         float64   `json:"cpu_ratio"` // likewise, of instances per second of CPU time
+	Rounds           []float64 `json:"rounds"`    // instances per second of each
+	Ratios           []float64 `json:"ratios"`    // of each round
 	CPUs             int       `json:"cpus"`
 }
 
@@ -54,24 +56,34 @@ func summarize(names []string, measured map[string][]measurement) []summary {
 		s.CPUS = of(func(m measurement) float64 { return m.CPUS })
 		s.CPUMSPerInstance = of(func(m measurement) float64 { return m.CPUS / float64(m.Instances) * 1000 })
 		s.Load = of(func(m measurement) float64 { return m.Load })
+		speed := func(m measurement) float64 { return m.InstancesPerSecond }
+		thrift := func(m measurement) float64 { return float64(m.Instances) / m.CPUS }
+		var cpuRatios []float64
 		for k, m := range rounds {
 			s.Rounds = append(s.Rounds, m.InstancesPerSecond)
-			best := 0.0
-			for other, ms := range measured {
-				if !slices.Contains(ours, other) {
-					best = max(best, ms[k].InstancesPerSecond)
-				}
-			}
-			if best > 0 {
-				s.Ratios = append(s.Ratios, m.InstancesPerSecond/best)
+			if best := bestOfOthers(measured, k, speed); best > 0 {
+				s.Ratios = append(s.Ratios, speed(m)/best)
+				cpuRatios = append(cpuRatios, thrift(m)/bestOfOthers(measured, k, thrift))
 			}
 		}
 		if len(s.Ratios) > 0 {
-			s.Ratio = median(s.Ratios)
+			s.Ratio, s.CPURatio = median(s.Ratios), median(cpuRatios)
 		}
 		all = append(all, s)
 	}
 	return all
+}
+
+// bestOfOthers is the largest number that a system that isn't ours had in a round; 0 if none
+// was measured.
+func bestOfOthers(measured map[string][]measurement, round int, number func(m measurement) float64) float64 {
+	best := 0.0
+	for name, rounds := range measured {
+		if !slices.Contains(ours, name) {
+			best = max(best, number(rounds[round]))
+		}
+	}
+	return best
 }
 
 func median(numbers []float64) float64 {
@@ -92,14 +104,14 @@ func write(w io.Writer, output string, all []summary) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "system\tversion\tstorage\tinstances/s\tratio\tratios\tp50 ms\tp99 ms\tcpu s\tcpu ms/instance\tload\tdurability")
+	fmt.Fprintln(t, "system\tversion\tstorage\tinstances/s\tratio\tratios\tp50 ms\tp99 ms\tcpu s\tcpu ms each\tcpu ratio\tload\tdurability")
 	for _, s := range all {
 		ratios := "-"
 		if len(s.Ratios) > 0 {
 			ratios = fmt.Sprintf("%.2f to %.2f", slices.Min(s.Ratios), slices.Max(s.Ratios))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.0f\t%.2f\t%s\t%.1f\t%.1f\t%.1f\t%.2f\t%.1f\t%s\n", s.Name, s.Version, s.Storage, s.InstancesPerSecond, s.Ratio,
-			ratios, s.P50MS, s.P99MS, s.CPUS, s.CPUMSPerInstance, s.Load, s.Durability)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.0f\t%.2f\t%s\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.1f\t%s\n", s.Name, s.Version, s.Storage, s.InstancesPerSecond, s.Ratio,
+			ratios, s.P50MS, s.P99MS, s.CPUS, s.CPUMSPerInstance, s.CPURatio, s.Load, s.Durability)
 	}
 	if err := t.Flush(); err != nil {
 		return err
