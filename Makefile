@@ -5,7 +5,7 @@ STATICCHECK := v0.8.2
 FUZZTIME    ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test it chaos bench fuzz cover up down
+.PHONY: help check fmt test it chaos bench compare fuzz cover up down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ chaos: ## the fault tests in their long form, half an hour; SEED=n repeats a run
 
 bench: ## end-to-end load on both logs, then the micro-benchmarks
 	@.ci/bench.sh
+
+compare: ## the same work with DBOS, River and asynq, in one run (needs PostgreSQL; COMPARE="-clients 64")
+	@bench/compare/run.sh $(COMPARE)
 
 fuzz: ## every fuzz test for FUZZTIME (10s)
 	@.ci/fuzz.sh $(FUZZTIME)
