@@ -32,13 +32,17 @@ const (
 func Check(ctx context.Context, u *url.URL) ([]eventlog.Finding, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("the brokers did not answer in time"))
 	defer cancel()
-	l, err := connect(ctx, u)
+	cfg, err := parse(u)
+	if err != nil {
+		return nil, err
+	}
+	l, err := connect(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	x := &exam{log: l}
 	err = errors.Join(x.run(ctx), l.Close())
-	return x.found, err
+	return merged(x.found), err
 }
 
 // exam collects findings.
@@ -48,14 +52,22 @@ type exam struct {
 	found   []eventlog.Finding
 }
 
-// add notes a finding; one that is like the last joins it.
-func (x *exam) add(level eventlog.Level, subject, text, do string) {
-	if n := len(x.found); n > 0 && level != eventlog.LevelOK {
-		if last := &x.found[n-1]; last.Level == level && last.Text == text && last.Do == do {
-			last.Subject += ", " + strings.TrimPrefix(subject, "topic ")
-			return
+// merged has findings that say the same of several topics as one.
+func merged(found []eventlog.Finding) (out []eventlog.Finding) {
+	for _, f := range found {
+		at := slices.IndexFunc(out, func(o eventlog.Finding) bool {
+			return o.Level == f.Level && o.Text == f.Text && o.Do == f.Do
+		})
+		if at < 0 {
+			out = append(out, f)
+		} else {
+			out[at].Subject += ", " + strings.TrimPrefix(f.Subject, "topic ")
 		}
 	}
+	return out
+}
+
+func (x *exam) add(level eventlog.Level, subject, text, do string) {
 	x.found = append(x.found, eventlog.Finding{Level: level, Subject: subject, Text: text, Do: do})
 }
 
@@ -140,12 +152,17 @@ func (x *exam) settings(ctx context.Context) {
 		x.add(eventlog.LevelUnknown, "broker settings", "they can't be read: "+err.Error(), do)
 		return
 	}
+	var seen []map[string]string // brokers mostly have all the same
 	for _, c := range configs {
 		have := valuesOf(c)
+		if slices.ContainsFunc(seen, func(other map[string]string) bool { return maps.Equal(other, have) }) {
+			continue
+		}
 		where := ""
-		if len(configs) > 1 {
+		if len(seen) > 0 {
 			where = " of broker " + c.Name
 		}
+		seen = append(seen, have)
 		x.backoff(have[backoffSetting], where)
 		x.limit(have, "transaction.max.timeout.ms", where, transactionTimeout, true, "no partition can be owned")
 		x.limit(have, "group.min.session.timeout.ms", where, sessionTimeout, false, "no worker can join its group")
@@ -191,10 +208,16 @@ func (x *exam) limit(have map[string]string, key, where string, ours time.Durati
 	}
 }
 
+// examinedSettings are those of the brokers that are looked at.
+var examinedSettings = []string{
+	backoffSetting, "transaction.max.timeout.ms", "group.min.session.timeout.ms", "group.max.session.timeout.ms",
+	"auto.create.topics.enable", "unclean.leader.election.enable",
+}
+
 func valuesOf(r kadm.ResourceConfig) map[string]string {
 	have := map[string]string{}
 	for _, c := range r.Configs {
-		if c.Value != nil {
+		if c.Value != nil && slices.Contains(examinedSettings, c.Key) {
 			have[c.Key] = *c.Value
 		}
 	}

@@ -2,12 +2,10 @@ package kafkalog
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,8 +14,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -44,7 +40,9 @@ var parameters = []string{
 }
 
 // parse reads a URL. Its errors never hold the password.
-func parse(u *url.URL) (config, error) {
+func parse(u *url.URL) (config, error) { return parseWith(u, Options{}) }
+
+func parseWith(u *url.URL, o Options) (config, error) {
 	c := config{partitions: eventlog.DefaultPartitions, clientID: "dagger"}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -92,10 +90,10 @@ func parse(u *url.URL) (config, error) {
 	if s := q.Get("client-id"); s != "" {
 		c.clientID = s
 	}
-	if err := c.parseTLS(flag("tls"), q.Get("ca"), q.Get("cert"), q.Get("key")); err != nil {
+	if err := c.parseTLS(o.TLS, flag("tls"), q.Get("ca"), q.Get("cert"), q.Get("key")); err != nil {
 		errs = append(errs, err)
 	}
-	if err := c.parseSASL(u.User, q.Get("sasl"), q.Get("password-file"), flag("allow-plaintext")); err != nil {
+	if err := c.parseSASL(u.User, q.Get("sasl"), o.Password, q.Get("password-file"), flag("allow-plaintext")); err != nil {
 		errs = append(errs, err)
 	}
 	clean := *u
@@ -118,79 +116,6 @@ func hostPort(s string) (string, bool) {
 		return "", false
 	}
 	return net.JoinHostPort(host, port), true
-}
-
-func (c *config) parseTLS(on bool, ca, cert, key string) error {
-	if !on {
-		if ca+cert+key != "" {
-			return errors.New("ca, cert and key need tls=true")
-		}
-		return nil
-	}
-	c.tls = &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return fmt.Errorf("read ca: %w", err)
-		}
-		c.tls.RootCAs = x509.NewCertPool()
-		if !c.tls.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("read ca: %s holds no PEM certificate", ca)
-		}
-	}
-	if (cert == "") != (key == "") {
-		return errors.New("cert and key go together")
-	}
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return fmt.Errorf("read cert and key: %w", err)
-		}
-		c.tls.Certificates = []tls.Certificate{pair}
-	}
-	return nil
-}
-
-func (c *config) parseSASL(user *url.Userinfo, mechanism, file string, plaintext bool) error {
-	name, password := "", ""
-	if user != nil {
-		name = user.Username()
-		password, _ = user.Password()
-	}
-	if mechanism == "" {
-		if user != nil || file != "" {
-			return errors.New("a user or password-file needs sasl=plain, scram-sha-256 or scram-sha-512")
-		}
-		return nil
-	}
-	if file != "" {
-		if password != "" {
-			return errors.New("the password is given twice, in the URL and as password-file")
-		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Errorf("read password-file: %w", err)
-		}
-		password = strings.TrimRight(string(b), "\r\n")
-	}
-	c.user = name
-	if name == "" || password == "" {
-		return fmt.Errorf("sasl=%s needs a user in the URL and a password (password-file keeps it out of the URL)", mechanism)
-	}
-	switch mechanism {
-	case "plain":
-		if c.tls == nil && !plaintext {
-			return errors.New("sasl=plain without tls=true sends the password readable over the network; allow-plaintext=true allows it")
-		}
-		c.sasl = plain.Auth{User: name, Pass: password}.AsMechanism()
-	case "scram-sha-256":
-		c.sasl = scram.Auth{User: name, Pass: password}.AsSha256Mechanism()
-	case "scram-sha-512":
-		c.sasl = scram.Auth{User: name, Pass: password}.AsSha512Mechanism()
-	default:
-		return fmt.Errorf("unknown sasl mechanism %q; known: plain, scram-sha-256, scram-sha-512", mechanism)
-	}
-	return nil
 }
 
 // clientOptions are those of every client.

@@ -4,6 +4,8 @@
 //	kafka://host:9092,host2:9092/app?partitions=16&replication=3&client-id=orders
 //	kafka://user@host:9092/app?tls=true&sasl=scram-sha-512&password-file=/run/secrets/kafka
 //
+// OpenWith takes a tls.Config or a password from elsewhere.
+//
 // Every owner has a transactional producer of its own (transactional id app/partition) and
 // so a connection of its own; so has every reader, publisher and member.
 package kafkalog
@@ -52,10 +54,18 @@ func Open(ctx context.Context, u *url.URL) (eventlog.Log, error) {
 	return open(ctx, u)
 }
 
-func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err error) {
+func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (*kafkaLog, error) {
+	cfg, err := parse(u)
+	if err != nil {
+		return nil, err
+	}
+	return openConfig(ctx, cfg, extra...)
+}
+
+func openConfig(ctx context.Context, cfg config, extra ...kgo.Opt) (_ *kafkaLog, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("the brokers did not answer in time"))
 	defer cancel()
-	l, err := connect(ctx, u, extra...)
+	l, err := connect(ctx, cfg, extra...)
 	if err != nil {
 		return nil, err
 	}
@@ -77,11 +87,7 @@ func open(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err e
 }
 
 // connect makes a log that reaches its brokers, and asks no more.
-func connect(ctx context.Context, u *url.URL, extra ...kgo.Opt) (_ *kafkaLog, err error) {
-	cfg, err := parse(u)
-	if err != nil {
-		return nil, err
-	}
+func connect(ctx context.Context, cfg config, extra ...kgo.Opt) (_ *kafkaLog, err error) {
 	l := &kafkaLog{cfg: cfg, extra: extra, clients: map[*kgo.Client]*closer{}}
 	l.topics.log = l
 	l.shared.log = l

@@ -162,12 +162,20 @@ func (b *Broker) run(ctx context.Context) error {
 		return err
 	}
 	return b.poll(ctx, func() (bool, error) {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", b.Addr())
-		if err != nil {
-			return false, nil // not yet
+		for _, port := range []int{b.port, b.secure.sasl, b.secure.mutual} {
+			if port == 0 {
+				continue
+			}
+			var d net.Dialer
+			conn, err := d.DialContext(ctx, "tcp", loopback(port))
+			if err != nil {
+				return false, nil // not yet
+			}
+			if err := conn.Close(); err != nil {
+				return false, err
+			}
 		}
-		return true, conn.Close()
+		return true, nil
 	})
 }
 

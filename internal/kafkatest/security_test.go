@@ -2,11 +2,14 @@ package kafkatest
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/godagger/dagger/eventlog"
-	_ "github.com/godagger/dagger/eventlog/kafkalog"
+	"github.com/godagger/dagger/eventlog/kafkalog"
 )
 
 const password = "s3same-0pen"
@@ -62,27 +65,27 @@ func TestSecurity(t *testing.T) {
 	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tls := "tls=true&ca=" + url.QueryEscape(b.Authority().File())
-	mutual := tls + "&cert=" + url.QueryEscape(cert) + "&key=" + url.QueryEscape(key)
+	ca := "tls=true&ca=" + url.QueryEscape(b.Authority().File())
+	mutual := ca + "&cert=" + url.QueryEscape(cert) + "&key=" + url.QueryEscape(key)
 	for _, tt := range []struct{ name, user, addr, params, says string }{
-		{"plain", "admin:" + password, b.SecureAddr(), tls + "&sasl=plain", ""},
-		{"scram-sha-256", "admin:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-256", ""},
-		{"scram-sha-512", "admin:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", ""},
-		{"password file", "admin", b.SecureAddr(), tls + "&sasl=scram-sha-512&password-file=" + url.QueryEscape(file), ""},
+		{"plain", "admin:" + password, b.SecureAddr(), ca + "&sasl=plain", ""},
+		{"scram-sha-256", "admin:" + password, b.SecureAddr(), ca + "&sasl=scram-sha-256", ""},
+		{"scram-sha-512", "admin:" + password, b.SecureAddr(), ca + "&sasl=scram-sha-512", ""},
+		{"password file", "admin", b.SecureAddr(), ca + "&sasl=scram-sha-512&password-file=" + url.QueryEscape(file), ""},
 		{"mutual tls", "", b.MutualAddr(), mutual, ""},
 
-		{"wrong password, plain", "admin:wr0ng-w0rd", b.SecureAddr(), tls + "&sasl=plain", "the brokers refuse the login of user admin"},
-		{"wrong password, scram-sha-256", "admin:wr0ng-w0rd", b.SecureAddr(), tls + "&sasl=scram-sha-256", "the brokers refuse the login of user admin"},
-		{"wrong password, scram-sha-512", "admin:wr0ng-w0rd", b.SecureAddr(), tls + "&sasl=scram-sha-512", "the brokers refuse the login of user admin"},
-		{"unknown user", "somebody:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", "the brokers refuse the login of user somebody"},
-		{"no login", "", b.SecureAddr(), tls, "needs a user and sasl="},
+		{"wrong password, plain", "admin:wr0ng-w0rd", b.SecureAddr(), ca + "&sasl=plain", "the brokers refuse the login of user admin"},
+		{"wrong password, scram-sha-256", "admin:wr0ng-w0rd", b.SecureAddr(), ca + "&sasl=scram-sha-256", "the brokers refuse the login of user admin"},
+		{"wrong password, scram-sha-512", "admin:wr0ng-w0rd", b.SecureAddr(), ca + "&sasl=scram-sha-512", "the brokers refuse the login of user admin"},
+		{"unknown user", "somebody:" + password, b.SecureAddr(), ca + "&sasl=scram-sha-512", "the brokers refuse the login of user somebody"},
+		{"no login", "", b.SecureAddr(), ca, "needs a user and sasl="},
 		{"no tls", "admin:" + password, b.SecureAddr(), "sasl=scram-sha-512", "set tls=true"},
-		{"tls to a plain listener", "", b.Addr(), tls, "without tls=true"},
+		{"tls to a plain listener", "", b.Addr(), ca, "without tls=true"},
 		{"unknown authority", "admin:" + password, b.SecureAddr(), "tls=true&sasl=scram-sha-512", "name its certificate with ca=FILE"},
 		{"another authority", "admin:" + password, b.SecureAddr(), "tls=true&sasl=scram-sha-512&ca=" + url.QueryEscape(stranger.File()), "name its certificate with ca=FILE"},
-		{"no client certificate", "", b.MutualAddr(), tls, "cert=FILE and key=FILE"},
-		{"a stranger's client certificate", "", b.MutualAddr(), tls + "&cert=" + url.QueryEscape(strangerCert) + "&key=" + url.QueryEscape(strangerKey), "cert=FILE and key=FILE"},
-		{"no permission", "nobody:" + password, b.SecureAddr(), tls + "&sasl=scram-sha-512", "the user needs Describe on the topics pizza.requests"},
+		{"no client certificate", "", b.MutualAddr(), ca, "cert=FILE and key=FILE"},
+		{"a stranger's client certificate", "", b.MutualAddr(), ca + "&cert=" + url.QueryEscape(strangerCert) + "&key=" + url.QueryEscape(strangerKey), "cert=FILE and key=FILE"},
+		{"no permission", "nobody:" + password, b.SecureAddr(), ca + "&sasl=scram-sha-512", "the user needs Describe on the topics pizza.requests"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -118,6 +121,51 @@ func TestSecurity(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSecretsChange opens a log with a tls.Config and a password from elsewhere, and goes on
+// with it after both were renewed.
+func TestSecretsChange(t *testing.T) {
+	realOnly(t)
+	b := startBroker(t, Options{Users: map[string]string{"pizza": password}})
+	pem, err := os.ReadFile(b.Authority().File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	var current atomic.Pointer[string]
+	set := func(s string) { current.Store(&s) }
+	set(password)
+	u := &url.URL{Scheme: "kafka", User: url.User("pizza"), Host: b.SecureAddr(), Path: "/pizza", RawQuery: "partitions=2&sasl=scram-sha-256"}
+	l, err := kafkalog.OpenWith(t.Context(), u, kafkalog.Options{
+		TLS:      &tls.Config{RootCAs: roots},
+		Password: func(context.Context) (string, error) { return *current.Load(), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := use(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, err := kadm.NewClient(cl).AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{{
+		User: "pizza", Mechanism: kadm.ScramSha256, Iterations: 4096, Password: "an0ther-0ne",
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := use(t.Context(), l); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
+		t.Errorf("with the old password: %v", err)
+	}
+	set("an0ther-0ne")
+	if err := use(t.Context(), l); err != nil {
+		t.Errorf("with the new password: %v", err)
 	}
 }
 
