@@ -129,6 +129,14 @@ func TestACLs(t *testing.T) {
 	}
 	t.Logf("with the documented rights: 20 orders in %v", time.Since(start))
 
+	// The doctor may not look at the brokers' settings, and says so.
+	found, err := eventlog.Check(t.Context(), raw)
+	if err != nil || !slices.ContainsFunc(found, func(f eventlog.Finding) bool {
+		return f.Level == eventlog.LevelUnknown && f.Subject == "broker settings"
+	}) || slices.ContainsFunc(found, func(f eventlog.Finding) bool { return f.Level == eventlog.LevelWrong }) {
+		t.Errorf("checked with the documented rights: %v, %+v", err, found)
+	}
+
 	for _, a := range acls {
 		t.Run(a.String(), func(t *testing.T) {
 			without(a)
