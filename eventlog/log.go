@@ -26,6 +26,9 @@ var (
 	ErrSettings = errors.New("eventlog: topic settings would lose data")
 	// ErrInUse: another process holds the log's directory.
 	ErrInUse = errors.New("eventlog: in use by another process")
+	// ErrFailed: the log can't be written any more, for example because its disk was full,
+	// and has to be opened again. What was being written then is there or not.
+	ErrFailed = errors.New("eventlog: the log has failed and must be opened again")
 	// ErrClosed: the log, reader, member or owner was closed.
 	ErrClosed = errors.New("eventlog: closed")
 )

@@ -9,6 +9,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/godagger/dagger/eventlog"
 )
 
 // pebbleKV is kv on Pebble.
@@ -67,9 +69,12 @@ func openPebble(dir string, fs vfs.FS) (*pebbleKV, error) {
 	return p, nil
 }
 
+// failed marks what is final: Pebble takes no write after one that failed.
+func failed(err error) error { return fmt.Errorf("%w: %w", eventlog.ErrFailed, oneLine(err)) }
+
 func (p *pebbleKV) apply(ops []op, sync bool) error {
 	if err := p.broken.err(); err != nil {
-		return err
+		return failed(err)
 	}
 	size := 64
 	for _, o := range ops {
@@ -99,10 +104,10 @@ func (p *pebbleKV) apply(ops []op, sync bool) error {
 		}
 	}
 	if err := b.Commit(how); err != nil {
-		return oneLine(err)
+		return failed(err)
 	}
 	if err := p.broken.err(); err != nil {
-		return err
+		return failed(err)
 	}
 	if sync {
 		p.count++

@@ -27,6 +27,7 @@ type Engine struct {
 	maxEvent   int
 	maxMessage func(topic string) int
 	problems   problems
+	failed     chan error // the log's end, for Run
 
 	mu       sync.Mutex
 	runners  map[int32]*runner
@@ -66,7 +67,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	defaults(&cfg.ProjectInterval, 200*time.Millisecond)
 	defaults(&cfg.CacheBytes, 64<<20)
 	defaults(&cfg.ShutdownTimeout, 25*time.Second)
-	e := &Engine{cfg: cfg, log: cfg.Log, store: cfg.Store, logger: cfg.Logger, runners: map[int32]*runner{}, known: map[string]int{}}
+	e := &Engine{cfg: cfg, log: cfg.Log, store: cfg.Store, logger: cfg.Logger, runners: map[int32]*runner{}, known: map[string]int{}, failed: make(chan error, 1)}
 	topic, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App()))
 	if err != nil {
 		return nil, fmt.Errorf("describe the events topic: %w", err)
@@ -206,11 +207,17 @@ func (e *Engine) Run(ctx context.Context) error {
 	wg.Go(func() { e.relays(owners) })
 	wg.Go(func() { e.watchHandlers(handlers) })
 
-	<-ctx.Done()
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-e.failed: // no handler could report any more
+	}
 	e.mu.Lock()
 	e.state = isDraining
 	e.mu.Unlock()
-	e.drainHandlers(detached)
+	if failed == nil {
+		e.drainHandlers(detached)
+	}
 	e.pool.close()
 	endHandlers(ErrShutdown)
 	endAssign()
@@ -223,7 +230,15 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.state = isClosed
 	e.mu.Unlock()
 	e.followers.close()
-	return nil
+	return failed
+}
+
+// fail ends Run: the log has failed for good, and all of the owners would only try again.
+func (e *Engine) fail(err error) {
+	select {
+	case e.failed <- err:
+	default: // another one was first
+	}
 }
 
 // join makes this process a member of the group that shares out the partitions.

@@ -130,6 +130,9 @@ func (r *runner) run(ctx context.Context) {
 		if f, failed := next.(opFail); failed {
 			r.release(f.err)
 			r.failed(f.err)
+			if errors.Is(f.err, eventlog.ErrFailed) {
+				r.e.fail(f.err)
+			}
 			if ctx.Err() != nil {
 				return
 			}
