@@ -69,7 +69,7 @@ func (c *cache) evict(s *machine.State, limit int64, dirtyToo bool) {
 		id := c.instances[0]
 		c.instances = c.instances[1:]
 		_, dirty := s.Changed[machine.Row{Kind: machine.RowInstance, ID: id}]
-		if dirty && !dirtyToo || c.used[id] || s.Frozen[id] != "" {
+		if (dirty || c.used[id]) && !dirtyToo || s.Frozen[id] != "" {
 			delete(c.used, id)
 			c.instances = append(c.instances, id)
 			continue

@@ -114,7 +114,7 @@ func (s *State) position(e *eventlog.Event) {
 	for _, m := range p.Sources {
 		s.Sources[m.Source] = m.Mark
 		s.changed(Row{Kind: RowSource, Source: m.Source})
-		if m.Delivery && !s.Rules.AckOnlyInMemory {
+		if m.Delivery {
 			s.AckDue[m.Source.Partition] = m.Mark
 			s.changed(Row{Kind: RowAckDue, Partition: m.Source.Partition})
 		}

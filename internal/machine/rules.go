@@ -15,7 +15,6 @@ type Rules struct {
 	NoFloor          bool // 8: no greatest forgotten `made`
 	NoReturn         bool // 21: a receiver that can't take a message says nothing
 	NoAck            bool // 21: deliveries are never acknowledged
-	AckOnlyInMemory  bool // 21: what is owed is not folded
 	NoFanOrder       bool // 22: later messages overtake an unfinished fan-out
 	NoActivation     bool // 20: a delivery is taken for any activation
 	RemoveByInstance bool // 20: a subscription is removed by instance, not by activation
