@@ -224,12 +224,10 @@ func valuesOf(r kadm.ResourceConfig) map[string]string {
 	return have
 }
 
-// topics looks at the application's topics and at those in which the brokers keep
-// transactions and positions.
+// topics looks at the application's topics.
 func (x *exam) topics(ctx context.Context) error {
 	own := x.log.cfg.appTopics()
-	internal := []string{"__transaction_state", "__consumer_offsets"}
-	names := slices.Clone(internal)
+	var names []string
 	for _, t := range own {
 		names = append(names, t.name)
 	}
@@ -258,25 +256,38 @@ func (x *exam) topics(ctx context.Context) error {
 		}
 		x.topic(t, d, have)
 	}
-	for _, name := range internal {
-		d := meta.Topics[name]
-		if d.Err != nil || len(d.Partitions) == 0 {
-			continue // not made yet, or nothing for this user
-		}
-		have := map[string]string{}
-		if configErr == nil {
-			have, _ = settingsOf(configs, name) // who may not read them may not mend them
-		}
-		before := len(x.found)
-		x.replicas("topic "+name, d, have)
-		if len(x.found) == before {
-			x.ok("topic "+name, "%d replicas", d.Partitions.NumReplicas())
-		}
-	}
+	x.internal(ctx, "__transaction_state")
+	x.internal(ctx, "__consumer_offsets")
 	if d := meta.Topics[eventlog.EventsTopic(x.log.cfg.app)]; d.Err == nil {
 		x.clock(ctx, int32(len(d.Partitions)))
 	}
 	return nil
+}
+
+// internal looks at a topic in which the brokers keep transactions or positions, if they let
+// this user.
+func (x *exam) internal(ctx context.Context, name string) {
+	meta, err := x.log.adm.Metadata(ctx, name)
+	d := meta.Topics[name]
+	if err == nil {
+		err = d.Err
+	}
+	subject := "topic " + name
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return // made at first use
+	case err != nil:
+		x.add(eventlog.LevelUnknown, subject, "it can't be looked at: "+err.Error(), "let the user Describe and DescribeConfigs it, or ask who runs the brokers")
+		return
+	}
+	have := map[string]string{}
+	if configs, err := x.log.adm.DescribeTopicConfigs(ctx, name); err == nil {
+		have, _ = settingsOf(configs, name) // who may not read them may not mend them
+	}
+	before := len(x.found)
+	if x.replicas(subject, d, have); len(x.found) == before {
+		x.ok(subject, "%d replicas", d.Partitions.NumReplicas())
+	}
 }
 
 // topic looks at one of the application's own.
