@@ -32,14 +32,18 @@ func realOnly(t *testing.T) {
 
 func startBroker(t *testing.T, o Options) *Broker {
 	t.Helper()
+	start := time.Now()
 	b, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("a broker in %v", time.Since(start))
 	t.Cleanup(func() {
+		start := time.Now()
 		if err := b.Stop(); err != nil {
 			t.Error(err)
 		}
+		t.Logf("stopped in %v", time.Since(start))
 	})
 	return b
 }
