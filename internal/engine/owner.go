@@ -95,6 +95,7 @@ type owner struct {
 	// projectDue is set by the driver when the store should be brought up to date.
 	projectDue bool
 	storeErr   error
+	lost       bool      // the store said so while at work; it is dropped once it is acquired again
 	readable   [2]uint64 // watermarks at which the read under way may be answered
 	last       tailEvent // where the folded log ends; without the event
 
@@ -328,6 +329,8 @@ func (o *owner) failedOp(err error) op {
 		return opAbort{}
 	case o.phase == aborting:
 		return o.fail(o.abortErr)
+	case errors.Is(err, projection.ErrStateLost) && o.phase >= ready:
+		o.lost = true // what was under way is asked again, see restart
 	case errors.Is(err, projection.ErrStateLost) && o.phase >= acquiring && o.phase != dropping:
 		return o.drop() // this partition is rebuilt while the others work on
 	case o.phase == committing && o.rules.unknownIsAbort && !errors.Is(err, eventlog.ErrFenced):
@@ -338,7 +341,7 @@ func (o *owner) failedOp(err error) op {
 }
 
 func (o *owner) drop() op {
-	o.phase = dropping
+	o.phase, o.lost = dropping, false
 	return opDrop{epoch: o.epoch}
 }
 

@@ -20,6 +20,8 @@ const recoverRows = 20_000
 func (o *owner) acquired(r result) op {
 	o.mark, o.logID, o.flight = r.watermark, r.topicID, nil
 	switch {
+	case o.lost:
+		return o.drop()
 	case o.mark.N > 0 && o.mark.LogID != o.logID:
 		return o.fail(fmt.Errorf("%w: it has folded the events topic %s, this log's is %s; rebuild the store to use it with this log", ErrForeignStore, o.mark.LogID, o.logID))
 	case o.mark.N > o.epoch: // protocol rule 25: the store is ahead of its log

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,5 +86,70 @@ func TestRecovery(t *testing.T) {
 				}
 			}, quick)
 		})
+	}
+}
+
+// lossyStore says when it is told to that a partition is lost, and counts drops.
+type lossyStore struct {
+	*memstore.Store
+	lose  atomic.Bool
+	drops atomic.Int64
+}
+
+type lossyPartition struct {
+	projection.Partition
+	s *lossyStore
+}
+
+func (s *lossyStore) Acquire(ctx context.Context, p int32, epoch uint64) (projection.Partition, error) {
+	part, err := s.Store.Acquire(ctx, p, epoch)
+	return &lossyPartition{part, s}, err
+}
+
+func (s *lossyStore) Drop(ctx context.Context, p int32, epoch uint64) error {
+	s.drops.Add(1)
+	return s.Store.Drop(ctx, p, epoch)
+}
+
+func (p *lossyPartition) Apply(ctx context.Context, b projection.Batch) error {
+	if p.s.lose.CompareAndSwap(true, false) {
+		return fmt.Errorf("%w: said the test", projection.ErrStateLost)
+	}
+	return p.Partition.Apply(ctx, b)
+}
+
+// TestStateLostAtWork: the store says in the middle of work that it has lost a partition. It
+// is rebuilt, once, and the work goes on.
+func TestStateLostAtWork(t *testing.T) {
+	log, err := embedlog.OpenMemory(embedlog.Options{App: "test", Partitions: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	s := &lossyStore{Store: memstore.New(projection.Identity{App: "test", Partitions: 4})}
+	quick := executeCode(t, "Three", 3, func(context.Context, Attempt) (Outcome, error) { return Outcome{}, nil })
+	runUntil(t, log, s, func(ctx context.Context, e *Engine) {
+		run := func(id string) {
+			t.Helper()
+			if _, err := ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: id, Made: time.Now().UnixMilli(), Definition: "Three"}}); err != nil {
+				t.Fatal(err)
+			}
+			x, err := ask(ctx, e, unit{request: eventlog.Request{ID: id}, read: true, wait: true})
+			if err != nil || x.instance.Status != machine.Completed {
+				t.Fatalf("instance %s: %+v %v", id, x.instance, err)
+			}
+		}
+		for round := range int64(3) {
+			s.lose.Store(true)
+			for k := 0; s.drops.Load() <= round; k++ {
+				run(fmt.Sprintf("i-%d-%d", round, k))
+			}
+			for k := range 20 {
+				run(fmt.Sprintf("j-%d-%d", round, k))
+			}
+		}
+	}, quick)
+	if n := s.drops.Load(); n != 3 {
+		t.Errorf("after 3 losses the store was dropped %d times", n)
 	}
 }
