@@ -48,6 +48,7 @@ func Check(ctx context.Context, u *url.URL) (found []eventlog.Finding, err error
 	if files, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*")); err != nil || len(files) == 0 {
 		return nil, errors.New("there is no log in the directory") // opening it would make one
 	}
+	o.existing = true
 	l, err := Open(ctx, dir, o)
 	add := func(level eventlog.Level, subject, text, do string) {
 		found = append(found, eventlog.Finding{Level: level, Subject: subject, Text: text, Do: do})
@@ -57,8 +58,11 @@ func Check(ctx context.Context, u *url.URL) (found []eventlog.Finding, err error
 		return nil, err
 	case err != nil:
 		do := "restore the directory from a backup"
-		if errors.Is(err, eventlog.ErrPartitions) {
+		switch {
+		case errors.Is(err, eventlog.ErrPartitions):
 			do = "leave out partitions= in the URL, or name the right count"
+		case errors.Is(err, eventlog.ErrNoTopic):
+			do = "name the application in the URL (app=)"
 		}
 		add(eventlog.LevelWrong, "log", err.Error(), do)
 		l = nil
@@ -69,6 +73,21 @@ func Check(ctx context.Context, u *url.URL) (found []eventlog.Finding, err error
 	}
 	err = errors.Join(l.checkTopics(ctx, add), l.Close())
 	return found, err
+}
+
+// apps are the applications that have events here.
+func (l *Log) apps() string {
+	var names []string
+	for name := range l.topics {
+		if app, ok := strings.CutSuffix(name, eventlog.EventsTopic("")); ok {
+			names = append(names, app)
+		}
+	}
+	slices.Sort(names)
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 // checkDisk writes a few blocks as a commit would.

@@ -36,6 +36,8 @@ type Options struct {
 	Now func() time.Time
 	// NewID makes the ids of new topics, no two alike; nil = at random.
 	NewID func() string
+
+	existing bool // the application's topics must be there
 }
 
 // Memory is the data of a log in memory.
@@ -137,7 +139,7 @@ func open(ctx context.Context, store kv, lock *dirLock, o Options) (*Log, error)
 	}
 	l.commits.log = l
 	l.groups.init(l)
-	if err := l.prepare(ctx, o.Partitions); err != nil {
+	if err := l.prepare(ctx, o.Partitions, o.existing); err != nil {
 		_ = l.Close()
 		return nil, err
 	}
@@ -145,9 +147,12 @@ func open(ctx context.Context, store kv, lock *dirLock, o Options) (*Log, error)
 }
 
 // prepare loads the topics and creates the application's own.
-func (l *Log) prepare(ctx context.Context, partitions int32) error {
+func (l *Log) prepare(ctx context.Context, partitions int32, existing bool) error {
 	if err := l.load(); err != nil {
 		return fmt.Errorf("read log: %w", err)
+	}
+	if existing && l.topics[eventlog.EventsTopic(l.app)] == nil {
+		return fmt.Errorf("%w: application %s; the log has %s", eventlog.ErrNoTopic, l.app, l.apps())
 	}
 	l.parts = partitions
 	for _, name := range []string{eventlog.EventsTopic(l.app), eventlog.RequestsTopic(l.app)} {
