@@ -45,7 +45,7 @@ func (e *Engine) Call(ctx context.Context, r *eventlog.Request) (Answer, error) 
 		return Answer{}, fmt.Errorf("engine: instance: %w", err)
 	}
 	r.V = 1
-	now := time.Now()
+	now := e.cfg.Now()
 	if r.Request == "" {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -205,7 +205,7 @@ func (e *Engine) answerBefore(ctx context.Context, partition int32, r *eventlog.
 	switch {
 	case err != nil || found:
 		return a, err
-	case r.Made > max(at, time.Now().UnixMilli()):
+	case r.Made > max(at, e.cfg.Now().UnixMilli()):
 		return Answer{Answer: machine.Ahead}, nil
 	}
 	return Answer{Answer: machine.Expired}, nil

@@ -26,7 +26,8 @@ type Config struct {
 
 	Observer Observer // of what happens, for metrics
 
-	Rules machine.Rules // zero in production
+	Rules machine.Rules    // zero in production
+	Now   func() time.Time // the clock; nil: time.Now
 }
 
 // Answer is what a call was told.

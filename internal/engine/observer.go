@@ -74,7 +74,7 @@ func (r *runner) note() {
 	}
 	r.status.Event, r.status.Stored = r.o.st.N, r.o.mark.N
 	r.status.Queued = len(r.o.inbox) + len(r.o.results) + len(r.o.calls) + len(r.o.queue)
-	r.status.Behind = max(0, time.Duration(r.o.st.At-time.Now().UnixMilli())*time.Millisecond)
+	r.status.Behind = max(0, time.Duration(r.o.st.At-r.e.cfg.Now().UnixMilli())*time.Millisecond)
 }
 
 // failed notes why the partition is not ready.

@@ -95,9 +95,10 @@ type owner struct {
 	// projectDue is set by the driver when the store should be brought up to date.
 	projectDue bool
 	storeErr   error
-	lost       bool      // the store said so while at work; it is dropped once it is acquired again
-	readable   [2]uint64 // watermarks at which the read under way may be answered
-	last       tailEvent // where the folded log ends; without the event
+	lost       bool              // the store said so while at work; it is dropped once it is acquired again
+	readable   [2]uint64         // watermarks at which the read under way may be answered
+	reading    *projection.Batch // in flight when it was asked for: it may lack what is in there
+	last       tailEvent         // where the folded log ends; without the event
 
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool

@@ -309,7 +309,7 @@ func (o *owner) take(r result) error {
 
 // asked notes at which watermarks the read that is asked for now may be answered.
 func (o *owner) asked() {
-	o.readable = [2]uint64{o.mark.N, o.mark.N}
+	o.readable, o.reading = [2]uint64{o.mark.N, o.mark.N}, o.flight
 	if o.flight != nil {
 		o.readable[1] = o.flight.New.N
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
 )
 
 const (
@@ -25,7 +26,7 @@ func (o *owner) loop() op {
 	}
 	o.phase = ready
 	o.project()
-	if o.now >= o.nextScan {
+	if o.now >= o.nextScan || o.nextScan > o.now+o.rescan { // or the clock was set back
 		o.nextScan = o.now + o.rescan
 		o.phase = scanning
 		o.asked()
@@ -519,6 +520,20 @@ func (o *owner) scanned(r result) {
 			return
 		}
 		o.timers.add(d, d.At < o.now-1000)
+	}
+	if o.reading != nil {
+		for _, row := range o.reading.Put {
+			if row.Kind != projection.KindDue {
+				continue
+			}
+			d, err := parseDue(row.Key)
+			if err != nil {
+				o.storeErr = err
+				return
+			}
+			o.armDue(d)
+		}
+		o.reading = nil
 	}
 	for row := range o.st.Changed {
 		switch row.Kind {

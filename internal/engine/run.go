@@ -61,6 +61,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		}
 		cfg.Worker = fmt.Sprintf("%s/%d", host, os.Getpid())
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	defaults(&cfg.Slots, 256)
 	defaults(&cfg.TriggerInterval, time.Minute)
 	defaults(&cfg.MaxPerTrigger, 1000)

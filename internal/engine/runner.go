@@ -161,7 +161,7 @@ func (r *runner) run(ctx context.Context) {
 		if r.o.phase == ready {
 			backoff = backoffMin
 		}
-		next = r.o.step(time.Now().UnixMilli(), res)
+		next = r.o.step(r.e.cfg.Now().UnixMilli(), res)
 	}
 }
 
@@ -318,10 +318,12 @@ func (r *runner) do(ctx context.Context, next op) (res result) {
 
 // idle waits for mail, for a time, or for the end.
 func (r *runner) idle(ctx context.Context, until int64) result {
+	d := time.UnixMilli(until).Sub(r.e.cfg.Now())
 	if r.o.st.N != r.o.mark.N && r.o.flight == nil {
-		until = min(until, r.next.UnixMilli())
+		d = min(d, time.Until(r.next))
 	}
-	d := time.Until(time.UnixMilli(until))
+	// A clock that is set meanwhile moves what until means.
+	d = min(d, r.e.cfg.TriggerInterval)
 	if d <= 0 {
 		return result{}
 	}

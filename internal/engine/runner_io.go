@@ -203,13 +203,17 @@ func (r *runner) index(due int64, recovery bool) (res result) {
 	if due == math.MaxInt64 {
 		due--
 	}
+	clock := r.e.cfg.Now()
+	if r.scanFrom > clock.UnixMilli() { // it was set back
+		r.scanFrom = math.MinInt64
+	}
 	// From the time at which everything below is known to have been fired and removed.
 	from := projection.AppendInt64(nil, r.scanFrom)
 	if res.dues, at, res.err = scanAll(r.life, r.store, projection.KindDue, from, projection.AppendInt64(nil, due+1)); res.err != nil {
 		return res
 	}
 	// Entries below were fired and removed; what is armed later lies above the clock.
-	r.scanFrom = time.Now().Add(-r.e.cfg.TriggerInterval).UnixMilli()
+	r.scanFrom = clock.Add(-r.e.cfg.TriggerInterval).UnixMilli()
 	if len(res.dues) > 0 {
 		if d, err := parseDue(res.dues[0].Key); err == nil {
 			r.scanFrom = min(r.scanFrom, d.At)
