@@ -48,6 +48,9 @@ func (f *flow) finished(n *Node) bool {
 func (f *flow) begin(n *Node) {
 	switch n.Kind {
 	case eventlog.Process:
+		if s := f.status(n); s != "" && s != Executing { // it ended in an earlier try
+			f.note(n, Executing)
+		}
 		f.begin(&n.Nodes[0])
 	case eventlog.Parallel:
 		f.start(n)
@@ -70,8 +73,14 @@ func (f *flow) start(n *Node) {
 
 // note records the status of a node that the event is not itself about.
 func (f *flow) note(n *Node, s Status) {
-	f.e.Ends = append(f.e.Ends, eventlog.End{Path: n.Path, Kind: n.Kind, Status: string(s)})
 	f.now[n.Path] = s
+	for k := range f.e.Ends {
+		if f.e.Ends[k].Path == n.Path {
+			f.e.Ends[k].Status = string(s)
+			return
+		}
+	}
+	f.e.Ends = append(f.e.Ends, eventlog.End{Path: n.Path, Kind: n.Kind, Status: string(s)})
 }
 
 // ended goes on after a node that completed, was skipped, or failed where that is allowed.
@@ -94,11 +103,10 @@ func (f *flow) ended(n *Node, s Status) {
 		f.note(p, Completed)
 		f.ended(p, Completed)
 	case eventlog.Parallel:
-		if n.isComposite() {
+		if n.isComposite() && f.status(n) != s {
 			f.note(n, s)
-		} else {
-			f.now[n.Path] = s
 		}
+		f.now[n.Path] = s
 		f.join(p, s)
 	}
 }
@@ -120,7 +128,7 @@ func (f *flow) join(p *Node, s Status) {
 		}
 		failures = failures || f.status(&p.Nodes[k]) == Failure && !p.Nodes[k].Continue
 	}
-	if failures || p.Any {
+	if failures {
 		f.note(p, Failure)
 		f.fail(p)
 		return
@@ -129,37 +137,41 @@ func (f *flow) join(p *Node, s Status) {
 	f.ended(p, Completed)
 }
 
-// fail goes on after a node that failed for good: with the next one where it may
-// (OnFailure(Continue)); else the nearest Parallel that can do without the branch goes on
-// with its others; else the instance has failed, and what runs beside is stopped so that a
-// retry goes on with it.
+// fail goes on after a node that failed for good: behind the nearest node around it that may
+// fail; or the nearest Parallel that can do without the branch goes on with its others; else
+// the instance has failed, and what runs beside is stopped so that a retry goes on with it.
 func (f *flow) fail(n *Node) {
 	for b := n; b.parent != nil; b = b.parent {
 		if b.Continue {
-			f.skipInside(b)
-			if b.Kind == eventlog.Decide && b != n {
-				f.note(b, Failure)
-			}
+			f.failUpTo(n, b, Skipped)
 			f.ended(b, Failure)
 			return
 		}
-		p := b.parent
-		if p.Kind != eventlog.Parallel || !p.Any && !p.WaitAll || !f.others(p, b) {
-			continue
+		if p := b.parent; p.Kind == eventlog.Parallel && (p.Any || p.WaitAll) && f.others(p, b) {
+			f.failUpTo(n, b, Stopped) // a retry of the instance goes on with what was stopped
+			f.join(p, Failure)
+			return
 		}
-		f.skipInside(b)
-		if b.isComposite() {
-			f.note(b, Failure)
-		}
-		f.now[b.Path] = Failure
-		f.join(p, Failure)
-		return
 	}
 	f.failed = true
 }
 
-// others says whether a Parallel has more nodes that have not ended; or, where it waits for
-// all, that b is the last and the Parallel itself may be absorbed further up.
+// failUpTo lets the nodes from n up to b fail; what executes inside them gets the status s,
+// what was not reached is skipped.
+func (f *flow) failUpTo(n, b *Node, s Status) {
+	f.now[n.Path] = Failure
+	for c := n; ; c = c.parent {
+		f.endInside(c, s)
+		if c != n && (c.Kind != eventlog.Process || c.Continue || c.parent.Kind == eventlog.Parallel) {
+			f.note(c, Failure)
+		}
+		if c == b {
+			return
+		}
+	}
+}
+
+// others says whether a Parallel has nodes beside b that have not ended.
 func (f *flow) others(p, b *Node) bool {
 	for k := range p.Nodes {
 		if n := &p.Nodes[k]; n != b && !f.finished(n) {
@@ -170,22 +182,29 @@ func (f *flow) others(p, b *Node) bool {
 }
 
 // skip ends everything below and at a node that has not ended.
-func (f *flow) skip(n *Node) {
-	if n.Kind != eventlog.Process || n.parent.Kind == eventlog.Parallel {
-		if f.finished(n) {
-			return
-		}
+func (f *flow) skip(n *Node) { f.end(n, Skipped) }
+
+// end gives what executes below and at a node the status s; what was not reached is skipped.
+func (f *flow) end(n *Node, s Status) {
+	if f.finished(n) {
+		return
 	}
-	f.skipInside(n)
-	if n.Kind == eventlog.Process && f.status(n) == "" && n.parent.Kind != eventlog.Parallel {
-		return // a plain process has no status of its own
+	f.endInside(n, s)
+	has := f.status(n)
+	switch {
+	case n.Kind == eventlog.Process && has == "" && n.parent.Kind != eventlog.Parallel:
+		// it has no status of its own
+	case has == Stopped:
+	case has == Executing, n.Kind == eventlog.Process && f.status(n.parent) == Executing:
+		f.note(n, s)
+	default:
+		f.note(n, Skipped)
 	}
-	f.note(n, Skipped)
 }
 
-func (f *flow) skipInside(n *Node) {
+func (f *flow) endInside(n *Node, s Status) {
 	for k := range n.Nodes {
-		f.skip(&n.Nodes[k])
+		f.end(&n.Nodes[k], s)
 	}
 }
 
@@ -236,10 +255,43 @@ func (f *flow) reopen() {
 	}
 }
 
+// again starts failed tasks whose failure did not come to anything: the instance froze before
+// it failed with them. It says whether there are any.
+func (f *flow) again() (any bool) {
+	for _, k := range f.i.Tasks {
+		n := f.plan.Node(k.Path)
+		if k.Status != Failure && k.Status != Stopped || n.isComposite() && (n.Kind != eventlog.Decide || k.Choice != "") || !f.pending(n) {
+			continue
+		}
+		any = true
+		for p := n.parent; p != nil; p = p.parent {
+			if s := f.status(p); s == Failure || s == Stopped {
+				f.note(p, Executing)
+			}
+		}
+		f.start(n)
+	}
+	return any
+}
+
+// pending says that nothing around a failed node goes on without it.
+func (f *flow) pending(n *Node) bool {
+	for b := n; b.parent != nil; b = b.parent {
+		s, p := f.status(b), b.parent
+		if b != n && (s == Completed || s == Skipped) || s == Failure && (b.Continue || (p.Any || p.WaitAll) && f.others(p, b)) {
+			return false
+		}
+	}
+	return true
+}
+
 // resume starts what should execute below a node when nothing does, and says whether the node
 // has ended.
 func (f *flow) resume(n *Node) (ended bool) {
 	if n.Kind == eventlog.Process {
+		if f.finished(n) {
+			return true
+		}
 		for k := range n.Nodes {
 			if !f.resume(&n.Nodes[k]) {
 				return false
@@ -249,9 +301,6 @@ func (f *flow) resume(n *Node) (ended bool) {
 	}
 	k := f.i.Task(n.Path)
 	switch {
-	case f.status(n) == Failure && !n.Continue && !n.parent.Any && !n.parent.WaitAll:
-		f.begin(n) // the instance did not get to fail with it
-		return false
 	case f.finished(n):
 		return true
 	case n.Kind == eventlog.Parallel && k != nil && k.Status == Executing:
@@ -305,15 +354,15 @@ func parseEvery(value string) (period, until int64) {
 }
 
 // nextTick is the next time of an Every after a start at since: missed periods are left out.
+// It is 0 while the period is not known.
 func nextTick(value string, since, now int64) int64 {
-	period, until := parseEvery(value)
-	period = max(period, 1)
+	period, _ := parseEvery(value)
+	if period <= 0 {
+		return 0
+	}
 	next := since + period
 	if next <= now {
 		next = now + period - (now-since)%period
-	}
-	if until > 0 {
-		next = min(next, max(until, now))
 	}
 	return next
 }

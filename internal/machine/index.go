@@ -111,6 +111,8 @@ func (i *Instance) WaitsFor(plan *Plan, path string) string {
 			return "waits for a time that has no value yet, since " + since
 		case t.Kind == eventlog.At:
 			return "waits until " + clock(t.Due)
+		case t.Kind == eventlog.Every && t.Due == 0:
+			return "waits for its period, which has no value yet, since " + since
 		case t.Kind == eventlog.Every:
 			return "runs again at " + clock(t.Due)
 		case n == nil:

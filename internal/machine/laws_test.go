@@ -18,6 +18,7 @@ var (
 	seedFlag  = flag.Uint64("seed", 0, "run the laws on this seed alone")
 	traceFlag = flag.Int("lines", 30, "requests and events that a failure of TestLaws prints")
 	seedsFlag = flag.Int("seeds", 80, "histories that TestLaws runs")
+	flowsFlag = flag.Int("flows", 3000, "plans that TestOracle runs")
 )
 
 // TestLaws runs random plans through random requests, sensible ones and nonsense, and checks
@@ -102,10 +103,8 @@ func (h *history) chance(percent int) bool { return h.r.IntN(100) < percent }
 func pick[T any](r *rand.Rand, l []T) T { return l[r.IntN(len(l))] }
 
 func (h *history) plan(name string, version int) *Plan {
-	var nodes []Node
-	process := Node{Path: "P", Kind: eventlog.Process}
-	for k := range 1 + h.r.IntN(5) {
-		n := Node{Path: fmt.Sprint("t", k), Kind: pick(h.r, []eventlog.Kind{eventlog.Execute, eventlog.Command, eventlog.Listen, eventlog.Listen})}
+	leaf := func(n *Node) {
+		n.Kind = pick(h.r, []eventlog.Kind{eventlog.Execute, eventlog.Command, eventlog.Listen, eventlog.Listen, eventlog.At, eventlog.Every})
 		switch n.Kind {
 		case eventlog.Command:
 			n.Topic = "out"
@@ -115,19 +114,12 @@ func (h *history) plan(name string, version int) *Plan {
 		if h.chance(50) {
 			n.Retry = &Retry{Attempts: 1 + h.r.IntN(3), Delay: 1000, MaxDelay: int64(h.r.IntN(2) * 1500)}
 		}
-		if h.chance(30) {
+		if h.chance(30) && n.Kind != eventlog.At {
 			n.Timeout = 5000
 		}
-		if h.chance(50) {
-			nodes = append(nodes, n)
-		} else {
-			n.Path = "P/" + n.Path
-			process.Nodes = append(process.Nodes, n)
-		}
 	}
-	if len(process.Nodes) > 0 {
-		nodes = append(nodes, process)
-	}
+	g := planner{r: h.r, left: 1 + h.r.IntN(8), leaf: leaf}
+	nodes := g.nodes("", h.r.IntN(4), 1)
 	p, err := NewPlan(name, version, nodes)
 	if err != nil {
 		panic(err)
@@ -290,8 +282,17 @@ func (h *history) start() {
 
 func (h *history) keys(plan *Plan) (l []eventlog.TaskKey) {
 	for _, n := range plan.leaves {
-		if n.Kind == eventlog.Listen {
+		switch n.Kind {
+		case eventlog.Listen:
 			l = append(l, eventlog.TaskKey{Path: n.Path, Value: pick(h.r, append(values, ""))})
+		case eventlog.At:
+			l = append(l, eventlog.TaskKey{Path: n.Path, Value: pick(h.r, []string{"", "1", fmt.Sprint(h.now), fmt.Sprint(h.now + 1000), fmt.Sprint(h.now + 5000)})})
+		case eventlog.Every:
+			v := pick(h.r, []string{"1", "1000", "3000"})
+			if h.chance(50) {
+				v += "/" + pick(h.r, []string{"1", fmt.Sprint(h.now + 500), fmt.Sprint(h.now + 4000)})
+			}
+			l = append(l, eventlog.TaskKey{Path: n.Path, Value: v})
 		}
 	}
 	return l
@@ -355,7 +356,14 @@ func (h *history) work() {
 		if h.chance(70) {
 			r.HasKeys, r.Keys = true, h.keys(plan)
 		}
-		if plan.Task(r.Path).Kind == eventlog.Command {
+		switch n := plan.Task(r.Path); n.Kind {
+		case eventlog.Every:
+			r.More = h.chance(60)
+		case eventlog.Decide:
+			if r.Choice = n.Nodes[h.r.IntN(len(n.Nodes))].name(); h.chance(30) {
+				r.Choice = pick(h.r, []string{"", "unknown"})
+			}
+		case eventlog.Command:
 			r.Record = &eventlog.Record{Topic: "out", Partition: -1, Value: []byte(strings.Repeat("m", h.r.IntN(70)))}
 		}
 	}
@@ -508,22 +516,54 @@ func (h *history) observe(p *part, e *eventlog.Event, before, after *Instance) {
 	if before != nil && before.Run > 0 && before.Terminal() && e.Type != eventlog.InstanceRetried {
 		fail("an event after the end")
 	}
-	running := 0
-	for _, k := range after.Tasks {
-		if k.Status == Executing {
-			running++
-			if after.WaitsFor(h.plans[after.Plan], k.Path) == "" {
-				fail("task %s does not say what it waits for", k.Path)
-			}
-		}
-	}
-	if running > 1 {
-		fail("%d tasks at once", running)
+	if err := together(h.plans[after.Plan], after); err != nil {
+		fail("%v", err)
 	}
 }
 
 func (h *history) mark(e *eventlog.Event, m *eventlog.Message, what string) {
 	if f := h.fate[e.Key+e.Value+messageName(m)]; f != nil {
 		f[what] = true
+	}
+}
+
+// together checks that what executes at once may: tasks say what they wait for, nodes around
+// them execute too, and two tasks are in different branches of a Parallel.
+func together(plan *Plan, i *Instance) error {
+	var running []*Node
+	for _, k := range i.Tasks {
+		if k.Status != Executing {
+			continue
+		}
+		n := plan.Node(k.Path)
+		for p := n.parent; p.parent != nil; p = p.parent {
+			if o := i.Task(p.Path); o != nil && o.Status != Executing || o == nil && p.Kind != eventlog.Process {
+				return fmt.Errorf("%s executes in %s, which does not", k.Path, p.Path)
+			}
+		}
+		if k.Phase == Inside {
+			continue
+		}
+		if i.WaitsFor(plan, k.Path) == "" {
+			return fmt.Errorf("task %s does not say what it waits for", k.Path)
+		}
+		for _, o := range running {
+			if p := common(n, o); p.Kind != eventlog.Parallel {
+				return fmt.Errorf("%s and %s execute at once", k.Path, o.Path)
+			}
+		}
+		running = append(running, n)
+	}
+	return nil
+}
+
+// common is the innermost node around both.
+func common(a, b *Node) *Node {
+	for a = a.parent; ; a = a.parent {
+		for p := b.parent; p != nil; p = p.parent {
+			if p == a {
+				return a
+			}
+		}
 	}
 }

@@ -68,12 +68,15 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 			f.start(plan.Task(k.Path))
 		}
 	}
+	if body.Status == Executing && f.again() {
+		executing = true
+	}
 	if body.Status == Executing && !executing {
 		// The fold failed between the end of a task and what follows from it.
 		f.done = f.resume(&plan.root)
 	}
 	if len(r.State) > 0 && body.Status == Executing { // the keys may be others now
-		e.Evaluate = plan.HasListeners()
+		e.Evaluate = plan.Computes()
 	}
 	state, err := json.Marshal(body)
 	if err != nil {

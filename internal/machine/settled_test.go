@@ -140,6 +140,12 @@ func (h *history) ends(i *Instance) error {
 	}
 	for _, k := range i.Tasks {
 		if k.Status == Executing && k.Phase == Waiting {
+			if k.Kind != eventlog.Listen {
+				if i.KeyValue(k.Path) != "" {
+					return fmt.Errorf("instance %s has a time and waits for none: %s", i.ID, mustMarshal(i))
+				}
+				return nil
+			}
 			ref, _ := keyRef(plan.Task(k.Path), i)
 			if i.buffered(ref) > 0 {
 				return fmt.Errorf("instance %s waits for what it has in its buffer: %s", i.ID, mustMarshal(i))
@@ -189,7 +195,14 @@ func (h *history) finish() error {
 			r.OK, r.HasKeys = true, true
 			r.Keys = h.keys(h.plans[i.Plan])
 			for k := range r.Keys {
-				r.Keys[k].Value = "x"
+				switch n := h.plans[i.Plan].Task(r.Keys[k].Path); n.Kind {
+				case eventlog.Listen:
+					r.Keys[k].Value = "x"
+				case eventlog.At:
+					r.Keys[k].Value = "1"
+				case eventlog.Every:
+					r.Keys[k].Value = "1000"
+				}
 			}
 			h.queue(h.of(&r), r)
 		}

@@ -40,6 +40,7 @@ type Task struct {
 	Attempt     int               `json:"attempt,omitempty"`
 	Since       int64             `json:"since"`                 // of the status or phase
 	Due         int64             `json:"due,omitempty"`         // of the time-out or of the next attempt
+	Tick        int64             `json:"tick,omitempty"`        // of an Every that waits: its next run, if its end is later
 	Ran         bool              `json:"ran,omitempty"`         // this start of the handler has run a second
 	Cuts        int               `json:"cuts,omitempty"`        // interruptions that count
 	Interrupted int               `json:"interrupted,omitempty"` // all interruptions

@@ -110,7 +110,7 @@ func (s states) document() string {
 
 // order puts states in the order of a life.
 func order(k [2]string) []int {
-	life := []string{string(NotStarted), string(Submitted), string(Executing), "EXECUTING waiting", "EXECUTING running", "EXECUTING retrying",
+	life := []string{string(NotStarted), string(Submitted), string(Executing), "EXECUTING waiting", "EXECUTING running", "EXECUTING retrying", "EXECUTING inside",
 		string(Completed), string(Failure), string(Skipped), string(Stopped)}
 	return []int{slices.Index(life, k[0]), slices.Index(life, k[1])}
 }
