@@ -122,6 +122,12 @@ func (a *simAudit) messages() {
 		run, act uint64
 	}
 	gave := map[given]bool{}
+	type keyOfPartition struct {
+		p   int32
+		key eventlog.KeyRef
+	}
+	fanning := map[keyOfPartition]uint64{} // messages whose fan-out is not finished
+	fan := map[simMessage]keyOfPartition{}
 	where := map[simMessage]string{}
 	at := func(e *eventlog.Event) simMessage {
 		return simMessage{eventlog.PartitionOf(e.Value, w.env.partitions), e.Msg}
@@ -135,6 +141,19 @@ func (a *simAudit) messages() {
 					w.violation("message %d of partition %d is given to %s twice under the activation (%d, %d)", r.Msg, p, r.ID, r.Run, r.Act)
 				}
 				gave[k] = true
+			}
+		}
+		switch k := (keyOfPartition{p, eventlog.KeyRef{Topic: e.Topic, Key: e.Key, Value: e.Value}}); e.Type {
+		case eventlog.MessageMatched: // protocol rule 22
+			if m := fanning[k]; m != 0 {
+				w.violation("partition %d event %d: message %d is matched while the fan-out of %d is not finished", p, e.N, e.Msg, m)
+			}
+			if e.Until > 0 {
+				fanning[k], fan[simMessage{p, e.Msg}] = e.Msg, k
+			}
+		case eventlog.FanOutPage:
+			if e.Until == 0 {
+				delete(fanning, fan[simMessage{p, e.Msg}])
 			}
 		}
 		switch e.Type {

@@ -59,12 +59,6 @@ func setOwnerRule(r *ownerRules, name string) {
 	}
 }
 
-// simWorldsFor makes worlds in which a rule matters more often.
-var simWorldsFor = map[string]func(*simEnv){
-	// Many instances wait for one key, with several listeners each.
-	"NoFanOrder": func(env *simEnv) { env.keys, env.instances, env.limits.Buffer = 1, 20, 8 },
-}
-
 // simMutationSeeds is how many worlds are tried before a rule counts as not needed.
 const simMutationSeeds = 400
 
@@ -77,11 +71,7 @@ func TestWithoutRule(t *testing.T) {
 			var rules simRules
 			set(&rules)
 			for seed := range uint64(simMutationSeeds) {
-				env := simEnvOf(seed)
-				if f := simWorldsFor[name]; f != nil {
-					f(&env)
-				}
-				w := simRun(t, seed, env, rules, nil)
+				w := simRun(t, seed, simEnvOf(seed), rules, nil)
 				if len(w.faults) > 0 {
 					t.Logf("without %s, seed %d: %.300s", name, seed, w.faults[0])
 					return

@@ -99,14 +99,10 @@ func TestSimulation(t *testing.T) {
 			t.Fatal(err)
 		}
 		var rules simRules
-		env := simEnvOf(seed)
 		if name := os.Getenv("DAGGER_WITHOUT"); name != "" {
 			simMutations()[name](&rules)
-			if f := simWorldsFor[name]; f != nil {
-				f(&env)
-			}
 		}
-		w := simRun(t, seed, env, rules, func(line string) { fmt.Println(line) })
+		w := simRun(t, seed, simEnvOf(seed), rules, func(line string) { fmt.Println(line) })
 		t.Logf("%+v", w.count)
 		for _, f := range w.faults {
 			t.Error(f)

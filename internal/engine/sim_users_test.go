@@ -348,11 +348,11 @@ func (r *simRelay) do(next relayOp) {
 			}
 		})
 	case relayCommit:
-		id, life := r.id, r.life
+		id, life, member := r.id, r.life, r.wk.life
 		w.after(w.delay(), func() {
 			var err error
 			switch {
-			case w.relayOf[tk] != r.wk.index && !w.fault(w.env.stale), t.id != id:
+			case w.relayOf[tk] != r.wk.index && !w.fault(w.env.stale), t.id != id, r.wk.life != member:
 				err = eventlog.ErrNotMember
 			case w.fault(w.env.lost):
 				err = errSimLost
