@@ -81,7 +81,7 @@ func (w *world) hash() string {
 
 // TestSameSeed runs seeds twice: the same seed gives the same log.
 func TestSameSeed(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(simSeeds / 10) {
 		a, b := simRun(t, seed, simEnvOf(seed), simRules{}, nil), simRun(t, seed, simEnvOf(seed), simRules{}, nil)
 		if a.hash() != b.hash() || a.count != b.count {
 			t.Errorf("seed %d: two runs differ: %+v and %+v", seed, a.count, b.count)
@@ -109,7 +109,7 @@ func TestSimulation(t *testing.T) {
 		}
 		return
 	}
-	n := 100
+	n := simSeeds
 	if s := os.Getenv("DAGGER_SEEDS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {

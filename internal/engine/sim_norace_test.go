@@ -1,0 +1,6 @@
+//go:build !race
+
+package engine
+
+// simSeeds is how many worlds TestSimulation tries unless DAGGER_SEEDS says otherwise.
+const simSeeds = 200

@@ -1,0 +1,7 @@
+//go:build race
+
+package engine
+
+// simSeeds is small here: one goroutine drives it all, so the race detector has little to find
+// and takes its time. .ci/test.sh runs the rest without it.
+const simSeeds = 10
