@@ -11,7 +11,7 @@ import (
 )
 
 // because is the context's cause where the context ended, ErrClosed where the log or the
-// client was closed, else err.
+// client was closed, else err, with the user's name where a login was refused.
 func (l *kafkaLog) because(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -20,6 +20,8 @@ func (l *kafkaLog) because(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case errors.Is(err, kgo.ErrClientClosed), l.isClosed():
 		return eventlog.ErrClosed
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return l.cfg.unreached(err)
 	}
 	return err
 }

@@ -155,7 +155,11 @@ func (c *config) unreached(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return hint("the brokers refuse the login of user " + c.user)
+		const refused = "the brokers refuse the login of user "
+		if strings.Contains(err.Error(), refused) {
+			return err
+		}
+		return hint(refused + c.user)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return hint("the brokers do not know sasl=" + strings.ToLower(c.sasl.Name()))
 	case errors.As(err, &authority):
