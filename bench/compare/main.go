@@ -181,7 +181,7 @@ func inProcess(ctx context.Context, name string, args []string, stderr io.Writer
 	}
 	cmd := exec.CommandContext(ctx, self, append(slices.Clone(args), "-one", name)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 20 * time.Second
+	cmd.WaitDelay = 5 * time.Second // some of them go on trying without their server
 	cmd.Stderr = stderr
 	out, err := cmd.Output()
 	if err != nil {
