@@ -202,7 +202,9 @@ func TestViolations(t *testing.T) {
 		}},
 		{"the instance is in run", func(h history) { h.find(0, eventlog.TaskCompleted, 0).Run = 99 }},
 		{"not recorded before", func(h history) { h.find(0, eventlog.InstanceStarted, 1).Plan = "ff" }},
-		{"first task", func(h history) { h.find(0, eventlog.InstanceStarted, 1).Starts[0].Path = "O/ready" }},
+		{"does not start O/place", func(h history) {
+			h.find(0, eventlog.InstanceStarted, 1).Starts[0] = eventlog.Start{Path: "O/deliver", Kind: eventlog.Execute}
+		}},
 		{"has ended", func(h history) {
 			h.add(0, eventlog.Event{Type: eventlog.InstanceCompleted, ID: order, Seq: 9, Run: 3})
 		}},

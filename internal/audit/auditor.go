@@ -76,17 +76,10 @@ type refusal struct {
 
 // plan is what the auditor understands of a plan.
 type plan struct {
-	name   string
-	leaves []node
-	known  bool // only kinds that it knows: the order of tasks can be judged
-}
-
-type node struct {
-	Path  string        `json:"path"`
-	Kind  eventlog.Kind `json:"kind"`
-	Nodes []node        `json:"nodes"`
-	Topic string        `json:"topic"`
-	Key   string        `json:"key"`
+	name  string
+	root  []node
+	nodes map[string]*node // by path
+	known bool             // only kinds that it knows: the order of tasks can be judged
 }
 
 // New begins an audit of an application with so many partitions.
@@ -197,31 +190,9 @@ func (p *partition) plan(e *eventlog.Event) {
 		p.fail(e, "plan %s can't be read: %v", e.Plan, err)
 		return
 	}
-	l := &plan{name: data.Name, known: true}
-	l.flatten(data.Nodes)
+	l := &plan{name: data.Name, root: data.Nodes, nodes: map[string]*node{}}
+	l.known = l.index(l.root)
 	p.plans[e.Plan] = l
-}
-
-func (l *plan) flatten(nodes []node) {
-	for _, n := range nodes {
-		switch n.Kind {
-		case eventlog.Process:
-			l.flatten(n.Nodes)
-		case eventlog.Execute, eventlog.Command, eventlog.Listen:
-			l.leaves = append(l.leaves, n)
-		default:
-			l.known = false
-		}
-	}
-}
-
-func (l *plan) index(path string) int {
-	for k := range l.leaves {
-		if l.leaves[k].Path == path {
-			return k
-		}
-	}
-	return -1
 }
 
 // positions checks what the owner says it has consumed and told.

@@ -18,6 +18,7 @@ const (
 	completed
 	failed
 	stopped
+	skipped
 )
 
 // instance is what the auditor keeps of an instance: enough to say which event may follow.
@@ -26,6 +27,7 @@ type instance struct {
 	status   status
 	frozen   bool // in quarantine
 	broken   bool // reported once; what follows from it is not
+	loose    bool // its state was given by an operator and does not follow from the plan
 	plan     *plan
 	evaluate uint64
 	expect   eventlog.Type // the event that must follow
@@ -201,7 +203,7 @@ func (p *partition) follows(i *instance, e *eventlog.Event) {
 		return
 	}
 	if i.expect != "" {
-		p.check(i, e, e.Type == i.expect && e.Path == i.path, "%s of %q must come first", i.expect, i.path)
+		p.check(i, e, e.Type == i.expect && (e.Path == i.path || i.path == anyPath && e.Path != ""), "%s of %q must come first", i.expect, i.path)
 	}
 	switch e.Type {
 	case eventlog.InstanceStarted:
@@ -224,7 +226,6 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 		i.status, i.plan = running, p.plans[e.Plan]
 		if p.check(i, e, i.plan != nil, "plan %s was not recorded before", e.Plan) {
 			p.check(i, e, i.plan.name == e.Definition, "plan %s is of definition %q", e.Plan, i.plan.name)
-			p.check(i, e, !i.plan.known || len(e.Starts) == 1 && e.Starts[0].Path == i.plan.leaves[0].Path, "does not start the plan's first task")
 		}
 	case eventlog.InstanceRetried:
 		i.status = running
@@ -252,6 +253,10 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 	for _, s := range e.Starts {
 		p.start(i, s, e)
 	}
+	for _, x := range e.Ends {
+		p.end(i, x, e)
+	}
+	p.flow(i, e)
 	switch e.Type {
 	case eventlog.InstanceCompleted:
 		p.completed(i, e)
@@ -269,22 +274,6 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 	}
 }
 
-func (p *partition) completed(i *instance, e *eventlog.Event) {
-	done := 0
-	for _, t := range i.tasks {
-		p.check(i, e, t.status == completed, "task %s has not completed", t.path)
-		done++
-	}
-	p.check(i, e, i.plan == nil || !i.plan.known || done == len(i.plan.leaves), "only %d tasks of %d have completed", done, len(i.planLeaves()))
-}
-
-func (i *instance) planLeaves() []node {
-	if i.plan == nil {
-		return nil
-	}
-	return i.plan.leaves
-}
-
 func (i *instance) end(s status) {
 	i.status, i.evaluate = s, 0
 	if s != failed { // nothing more can happen to its tasks
@@ -293,7 +282,7 @@ func (i *instance) end(s status) {
 	}
 	for k := range i.tasks {
 		if t := &i.tasks[k]; t.status == running {
-			*t = task{path: t.path, kind: t.kind, status: stopped}
+			*t = task{path: t.path, kind: t.kind, status: stopped, choice: t.choice, message: t.message}
 		}
 	}
 }
@@ -332,7 +321,9 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 			Act     uint64          `json:"act"`
 			Attempt int             `json:"attempt"`
 			Due     int64           `json:"due"`
+			Tick    int64           `json:"tick"`
 			Ran     bool            `json:"ran"`
+			Choice  string          `json:"choice"`
 			Message json.RawMessage `json:"message"`
 		} `json:"tasks"`
 	}
@@ -340,12 +331,12 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 		p.check(i, e, false, "its state can't be read: %v", err)
 		return
 	}
-	i.frozen, i.broken = false, false
+	i.frozen, i.broken, i.loose = false, false, false
 	i.plan, i.status, i.evaluate, i.keys, i.tasks = p.plans[s.Plan], statusOf(s.Status), s.Evaluate, s.Keys, nil
 	p.check(i, e, s.Plan == "" || i.plan != nil, "plan %s was not recorded before", s.Plan)
 	for _, t := range s.Tasks {
 		i.tasks = append(i.tasks, task{path: t.Path, kind: t.Kind, status: statusOf(t.Status), phase: phaseOf(t.Phase), act: t.Act, attempt: t.Attempt,
-			due: t.Due, ran: t.Ran, message: len(t.Message) > 0 && string(t.Message) != "null"})
+			due: max(t.Due, t.Tick), ran: t.Ran, choice: t.Choice, message: len(t.Message) > 0 && string(t.Message) != "null"})
 	}
 }
 
@@ -353,8 +344,10 @@ func statusOf(name string) status {
 	switch name {
 	case "EXECUTING", "SUBMITTED":
 		return running
-	case "COMPLETED", "SKIPPED":
+	case "COMPLETED":
 		return completed
+	case "SKIPPED":
+		return skipped
 	case "FAILURE":
 		return failed
 	case "STOPPED":
@@ -369,6 +362,8 @@ func phaseOf(name string) phase {
 		return waiting
 	case "retrying":
 		return retrying
+	case "inside":
+		return inside
 	}
 	return works
 }
@@ -458,14 +453,14 @@ func (p *partition) after(i *instance, e *eventlog.Event) {
 		return
 	}
 	for _, t := range i.tasks {
-		if t.status != running || t.phase != waiting || i.plan == nil {
+		if t.status != running || t.phase != waiting || t.kind != eventlog.Listen || i.plan == nil {
 			continue
 		}
-		at := i.plan.index(t.path)
-		if at < 0 {
+		n := i.plan.nodes[t.path]
+		if n == nil {
 			continue
 		}
-		k := eventlog.KeyRef{Topic: i.plan.leaves[at].Topic, Key: i.plan.leaves[at].Key, Value: i.key(t.path)}
+		k := eventlog.KeyRef{Topic: n.Topic, Key: n.Key, Value: i.key(t.path)}
 		if k.Value == "" {
 			continue
 		}

@@ -1,14 +1,21 @@
 package audit
 
-import "github.com/godagger/dagger/eventlog"
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/godagger/dagger/eventlog"
+)
 
 // phase of a running task.
 type phase byte
 
 const (
 	works    phase = iota // its handler runs
-	waiting               // for a message
+	waiting               // for a message or a time
 	retrying              // for the time of its next attempt
+	inside                // a node of its own does
 )
 
 type task struct {
@@ -20,7 +27,8 @@ type task struct {
 	attempt int
 	due     int64
 	ran     bool
-	message bool // a listener failed with it: a retry works on it again
+	message bool   // a listener failed or was stopped with it: a retry works on it again
+	choice  string // of a Decide
 }
 
 func (i *instance) task(path string) *task {
@@ -36,8 +44,8 @@ func (i *instance) task(path string) *task {
 func (p *partition) start(i *instance, s eventlog.Start, e *eventlog.Event) {
 	t := i.task(s.Path)
 	if i.plan != nil && i.plan.known {
-		at := i.plan.index(s.Path)
-		if !p.check(i, e, at >= 0 && i.plan.leaves[at].Kind == s.Kind, "starts %s %s, which is not in the plan", s.Kind, s.Path) {
+		n := i.plan.nodes[s.Path]
+		if !p.check(i, e, n != nil && n.Kind == s.Kind && n.Kind != eventlog.Process, "starts %s %s, which is not in the plan", s.Kind, s.Path) {
 			return
 		}
 	}
@@ -48,10 +56,13 @@ func (p *partition) start(i *instance, s eventlog.Start, e *eventlog.Event) {
 		p.check(i, e, t.status != running || e.Type == eventlog.InstanceReset, "starts task %s, which runs", s.Path)
 		p.check(i, e, t.status != completed, "starts task %s, which has completed", s.Path)
 	}
-	t.status, t.act, t.due, t.ran = running, e.Seq, s.Due, false
-	if s.Kind == eventlog.Listen && !t.message {
+	t.status, t.act, t.due, t.ran, t.choice = running, e.Seq, s.Due, false, ""
+	switch {
+	case s.Kind == eventlog.Parallel:
+		t.phase, t.attempt = inside, 0
+	case s.Kind == eventlog.At, s.Kind == eventlog.Listen && !t.message:
 		t.phase, t.attempt = waiting, 0
-	} else {
+	default:
 		t.phase, t.attempt = works, 1
 	}
 }
@@ -64,7 +75,7 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 		p.check(i, e, i.evaluate != 0 && i.evaluate == e.Act, "keys were asked for by seq %d, not by %d", i.evaluate, e.Act)
 		return
 	case eventlog.AttemptStarted, eventlog.AttemptRunning, eventlog.AttemptInterrupted, eventlog.AttemptFailed, eventlog.AttemptTimedOut,
-		eventlog.TaskCompleted, eventlog.TaskFailed, eventlog.ListenContinued, eventlog.MessageReceived:
+		eventlog.TaskCompleted, eventlog.TaskFailed, eventlog.ListenContinued, eventlog.EveryContinued, eventlog.MessageReceived:
 	default:
 		return
 	}
@@ -87,15 +98,23 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 	p.check(i, e, e.Attempt == attempt, "attempt %d of task %s, the live one is %d", e.Attempt, e.Path, t.attempt)
 	switch e.Type {
 	case eventlog.AttemptStarted:
-		p.check(i, e, t.phase == retrying, "task %s has no attempt to come", e.Path)
-		p.check(i, e, e.At >= t.due, "task %s: attempt %d started at %d, its time is %d", e.Path, e.Attempt, e.At, t.due)
+		if t.phase == waiting {
+			p.woken(i, t, e)
+		} else {
+			p.check(i, e, t.phase == retrying, "task %s has no attempt to come", e.Path)
+			p.check(i, e, e.At >= t.due, "task %s: attempt %d started at %d, its time is %d", e.Path, e.Attempt, e.At, t.due)
+		}
 		t.phase, t.attempt, t.due, t.ran = works, e.Attempt, e.Due, false
 		return
 	case eventlog.TaskFailed:
-		p.check(i, e, t.phase != retrying, "task %s does not run", e.Path)
+		p.check(i, e, t.phase == works || t.phase == waiting && t.kind == eventlog.Listen, "the handler of task %s does not run", e.Path)
 		p.check(i, e, t.phase != waiting || t.due > 0 && e.At >= t.due, "the wait of task %s ended at %d, its time is %d", e.Path, e.At, t.due)
 		*t = task{path: t.path, kind: t.kind, status: failed, message: t.message}
-		i.expect, i.path = eventlog.InstanceFailed, e.Path
+		return
+	}
+	if e.Type == eventlog.TaskCompleted && t.phase == waiting {
+		p.over(i, t, e)
+		*t = task{path: t.path, kind: t.kind, status: completed}
 		return
 	}
 	p.check(i, e, t.phase == works, "the handler of task %s does not run", e.Path)
@@ -114,26 +133,48 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 	case eventlog.ListenContinued:
 		p.check(i, e, t.kind == eventlog.Listen, "task %s is no listener", e.Path)
 		t.phase, t.act, t.attempt, t.due, t.message = waiting, e.Seq, 0, e.Due, false
+	case eventlog.EveryContinued:
+		p.check(i, e, t.kind == eventlog.Every, "task %s is no Every", e.Path)
+		p.check(i, e, e.Due == 0 || e.Due >= e.At, "the next run of task %s is at %d, before the event", e.Path, e.Due)
+		t.phase, t.act, t.attempt, t.due = waiting, e.Seq, 0, e.Due
 	case eventlog.TaskCompleted:
 		p.check(i, e, e.Sent == nil || t.kind == eventlog.Command, "task %s is no Command", e.Path)
 		*t = task{path: t.path, kind: t.kind, status: completed}
-		p.next(i, e)
+		if e.Choice != "" {
+			p.chosen(i, t, e)
+		}
 	}
 }
 
-// next checks what starts after a task.
-func (p *partition) next(i *instance, e *eventlog.Event) {
-	if i.plan != nil && i.plan.known {
-		at := i.plan.index(e.Path) + 1
-		if at < len(i.plan.leaves) {
-			p.check(i, e, len(e.Starts) == 1 && e.Starts[0].Path == i.plan.leaves[at].Path, "does not start %s, the next task", i.plan.leaves[at].Path)
-		} else {
-			p.check(i, e, len(e.Starts) == 0, "the last task starts another")
-		}
+// chosen checks that a Decide names one of its branches; it ends with the branch.
+func (p *partition) chosen(i *instance, t *task, e *eventlog.Event) {
+	t.status, t.phase, t.choice = running, inside, e.Choice
+	if p.check(i, e, t.kind == eventlog.Decide, "task %s has no branches", e.Path) && i.plan != nil && i.plan.known {
+		n := i.plan.nodes[e.Path]
+		p.check(i, e, n != nil && slices.ContainsFunc(n.Nodes, func(b node) bool { return b.name() == e.Choice }), "task %s has no branch %q", e.Path, e.Choice)
 	}
-	if len(e.Starts) == 0 {
-		i.expect = eventlog.InstanceCompleted
+}
+
+// woken checks that a task that waits for a time does not run before it.
+func (p *partition) woken(i *instance, t *task, e *eventlog.Event) {
+	at := t.due
+	if t.kind == eventlog.At {
+		at = number(i.key(t.path))
+		p.check(i, e, at > 0, "task %s runs without a time", t.path)
 	}
+	p.check(i, e, t.kind == eventlog.At || t.kind == eventlog.Every, "task %s has no attempt to come", t.path)
+	p.check(i, e, e.At >= at, "task %s runs at %d, its time is %d", t.path, e.At, at)
+}
+
+// over checks that the end of an Every has come.
+func (p *partition) over(i *instance, t *task, e *eventlog.Event) {
+	_, until, _ := strings.Cut(i.key(t.path), "/")
+	p.check(i, e, t.kind == eventlog.Every && until != "" && e.At >= number(until), "task %s ends while it waits, and its end %q has not come", t.path, until)
+}
+
+func number(text string) int64 {
+	n, _ := strconv.ParseInt(text, 10, 64)
+	return n
 }
 
 // received checks that a listener takes a message that it waits for.

@@ -243,7 +243,7 @@ func (t *Turn) result(i *Instance, r *eventlog.Request) string {
 		t.Sendings = append(t.Sendings, Sending{Event: len(t.Events), Record: *r.Record, Path: r.Path})
 	}
 	t.transit(i, e)
-	t.conclude(i, f, r.Path, "")
+	t.conclude(i, f, "", "")
 	return OK
 }
 
@@ -253,7 +253,7 @@ func (t *Turn) conclude(i *Instance, f *flow, path, why string) {
 	case f.done:
 		t.transit(i, &eventlog.Event{Type: eventlog.InstanceCompleted})
 	case f.failed:
-		if why == "" { // the end of another task showed it
+		if path == "" { // the end of another task showed it
 			path, why = f.culprit()
 		}
 		t.transit(i, &eventlog.Event{Type: eventlog.InstanceFailed, Path: path, Error: why})
@@ -360,7 +360,7 @@ func (t *Turn) timer(i *Instance, r *eventlog.Request) string {
 			f := t.flow(t.S.Plans[i.Plan], i, e)
 			f.ended(n, Completed)
 			t.transit(i, e)
-			t.conclude(i, f, r.Path, "")
+			t.conclude(i, f, "", "")
 			return OK
 		}
 		t.transit(i, &eventlog.Event{Type: eventlog.AttemptStarted, Path: k.Path, Act: k.Act, Attempt: 1, Due: t.attemptDue(n)})

@@ -96,7 +96,7 @@ func (s *State) Evolve(e *eventlog.Event) error {
 		i.N = e.N
 		s.mailbox(i, e)
 		s.body(i, e)
-		if e.Type == eventlog.AnswersForgotten && i.Run == 0 && len(i.Refused) == 0 && i.Floor <= e.At-answerMemory {
+		if e.Type == eventlog.AnswersForgotten && i.Run == 0 && i.Seq == 0 && len(i.Refused) == 0 && i.Floor <= e.At-answerMemory {
 			s.Instances[e.ID] = nil
 		}
 	}

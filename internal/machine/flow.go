@@ -229,6 +229,7 @@ func (f *flow) choose(n *Node, branch string) {
 		}
 	}
 	if chosen == nil {
+		f.now[n.Path] = Completed // by the event itself
 		f.ended(n, Completed)
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/audit"
 )
 
 var (
@@ -52,7 +53,11 @@ func runHistory(t *testing.T, seed uint64, allowed, observed states) {
 	t.Helper()
 	h := newHistory(seed)
 	h.allowed, h.moves = allowed, observed
+	h.judge = audit.New(int32(len(h.parts)), audit.Options{})
 	err := h.run()
+	if err == nil {
+		err = h.judge.Finish().Err()
+	}
 	if err != nil {
 		t.Errorf("seed %d, step %d: %v\nthe last of it:\n%s", seed, h.steps, err, strings.Join(h.trace, "\n"))
 	}
@@ -76,6 +81,7 @@ type history struct {
 	allowed states
 	moves   states
 	trace   []string
+	judge   *audit.Auditor
 }
 
 var (
@@ -481,6 +487,7 @@ func (h *history) rewind() {
 func (h *history) observe(p *part, e *eventlog.Event, before, after *Instance) {
 	h.trace = append(h.trace, fmt.Sprintf("p%d    %s", p.s.Partition, eventlog.AppendEvent(nil, e)))
 	h.trace = h.trace[max(0, len(h.trace)-*traceFlag):]
+	h.judge.Event(p.s.Partition, int64(e.N), e)
 	fail := func(format string, args ...any) {
 		if h.broken == nil {
 			h.broken = fmt.Errorf("%s: %s", eventlog.AppendEvent(nil, e), fmt.Sprintf(format, args...))
