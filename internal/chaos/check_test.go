@@ -25,7 +25,7 @@ func check(t *testing.T, logURL string, orders int, storeURLs ...string) audit.R
 	}
 	defer log.Close()
 	completed := map[string]int{}
-	report, err := audit.Log(t.Context(), log, audit.Options{Topics: []string{orderTopic}, Settled: true, Each: func(_ int32, _ int64, e *eventlog.Event) {
+	report, err := audit.Log(t.Context(), log, audit.Options{Topics: []string{orderTopic(log)}, Settled: true, Each: func(_ int32, _ int64, e *eventlog.Event) {
 		if e.Type == eventlog.InstanceCompleted {
 			completed[e.ID]++
 		}
@@ -44,7 +44,7 @@ func check(t *testing.T, logURL string, orders int, storeURLs ...string) audit.R
 		t.Errorf("completed instances (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(want, messages(t, log)); diff != "" {
-		t.Errorf("messages on %s (-want +got):\n%s", orderTopic, diff)
+		t.Errorf("messages on %s (-want +got):\n%s", orderTopic(log), diff)
 	}
 	checkStores(t, log, storeURLs)
 	return report
@@ -53,13 +53,13 @@ func check(t *testing.T, logURL string, orders int, storeURLs ...string) audit.R
 // messages counts the committed records of the orders topic by instance.
 func messages(t *testing.T, log eventlog.Log) map[string]int {
 	t.Helper()
-	topic, err := log.Topic(t.Context(), orderTopic)
+	topic, err := log.Topic(t.Context(), orderTopic(log))
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]int{}
 	for p, part := range topic.Partitions {
-		r, err := log.Read(t.Context(), orderTopic, int32(p), part.Start, topic.ID, eventlog.ReadCommitted)
+		r, err := log.Read(t.Context(), orderTopic(log), int32(p), part.Start, topic.ID, eventlog.ReadCommitted)
 		if err != nil {
 			t.Fatal(err)
 		}

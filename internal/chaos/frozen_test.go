@@ -102,7 +102,7 @@ func frozen(t *testing.T, step string, want error) {
 	dir := t.TempDir()
 	logURL, storeURL := "file:"+filepath.Join(dir, "log"), "pebble:"+filepath.Join(dir, "store")
 	log := openedLog(t, logURL)
-	for _, topic := range []string{orderTopic, statusTopic} {
+	for _, topic := range []string{orderTopic(log), statusTopic(log)} {
 		if err := log.EnsureTopic(t.Context(), topic, 4); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +128,7 @@ func frozen(t *testing.T, step string, want error) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { eng.Close() })
-		def := pizza(&points{})
+		def := pizza(log, &points{})
 		if err := eng.Register(def); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,10 +17,17 @@ import (
 	"github.com/godagger/dagger/workflow"
 )
 
-const (
-	orderTopic  = "pizza_order_topic"
-	statusTopic = "order_status_topic"
-)
+// orderTopic and statusTopic are the topics between the workers and the shop. Tests that
+// share a broker have their own.
+func orderTopic(log eventlog.Log) string  { return "pizza_order_topic" + suffix(log) }
+func statusTopic(log eventlog.Log) string { return "order_status_topic" + suffix(log) }
+
+func suffix(log eventlog.Log) string {
+	if strings.HasPrefix(log.URL(), "kafka:") {
+		return "-" + log.App()
+	}
+	return ""
+}
 
 // order is what an instance knows.
 type order struct {
@@ -43,16 +51,16 @@ func instanceID(id string) string { return "order-" + id }
 
 // pizza places an order, waits until it is ready and delivers it; p fails at the handlers'
 // points. One delivery in ten finds nobody at home at the first attempt.
-func pizza(p *points) *workflow.Definition[order] {
+func pizza(log eventlog.Log, p *points) *workflow.Definition[order] {
 	return workflow.New("PizzaWorkflow",
 		workflow.Process("Order",
-			workflow.Command("place", orderTopic, func(_ context.Context, o *order) (placed, error) {
+			workflow.Command("place", orderTopic(log), func(_ context.Context, o *order) (placed, error) {
 				p.at("handler.before")
 				defer p.at("handler.after")
 				o.Status = "PLACED"
 				return placed{o.OrderID}, nil
 			}),
-			workflow.Listen("ready", statusTopic, workflow.By("order_id",
+			workflow.Listen("ready", statusTopic(log), workflow.By("order_id",
 				func(o *order) string { return o.OrderID },
 				func(m *done) string { return m.OrderID }),
 				func(_ context.Context, o *order, m done) (bool, error) {
@@ -90,7 +98,7 @@ type shop struct {
 
 // run works until ctx ends.
 func (s *shop) run(ctx context.Context) error {
-	topic, err := s.log.Topic(ctx, orderTopic)
+	topic, err := s.log.Topic(ctx, orderTopic(s.log))
 	if err != nil {
 		return err
 	}
@@ -117,7 +125,7 @@ func (s *shop) serve(ctx context.Context, partition int32, topicID string) error
 	if text, err := os.ReadFile(file); err == nil {
 		from, _ = strconv.ParseInt(string(text), 10, 64) // torn: it begins again
 	}
-	r, err := s.log.Read(ctx, orderTopic, partition, from, topicID, eventlog.ReadCommitted)
+	r, err := s.log.Read(ctx, orderTopic(s.log), partition, from, topicID, eventlog.ReadCommitted)
 	if err != nil {
 		return err
 	}
@@ -133,12 +141,12 @@ func (s *shop) serve(ctx context.Context, partition int32, topicID string) error
 			if err := json.Unmarshal(rec.Value, &o); err != nil {
 				return fmt.Errorf("order at offset %d: %w", rec.Offset, err)
 			}
-			answers = append(answers, answer(o.OrderID))
+			answers = append(answers, s.answer(o.OrderID))
 			if chance("twice "+o.OrderID, 6) {
-				answers = append(answers, answer(o.OrderID))
+				answers = append(answers, s.answer(o.OrderID))
 			}
 			if chance("unknown "+o.OrderID, 8) {
-				answers = append(answers, answer("unknown-"+o.OrderID))
+				answers = append(answers, s.answer("unknown-"+o.OrderID))
 			}
 		}
 		if err := s.log.Publish(ctx, answers...); err != nil {
@@ -150,9 +158,9 @@ func (s *shop) serve(ctx context.Context, partition int32, topicID string) error
 	}
 }
 
-func answer(id string) eventlog.Record {
+func (s *shop) answer(id string) eventlog.Record {
 	value, _ := json.Marshal(done{OrderID: id, Status: "READY"}) // never fails
-	return eventlog.Record{Topic: statusTopic, Partition: -1, Key: []byte(id), Value: value}
+	return eventlog.Record{Topic: statusTopic(s.log), Partition: -1, Key: []byte(id), Value: value}
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -71,7 +71,7 @@ func (t *task) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	for _, topic := range []string{orderTopic, statusTopic} {
+	for _, topic := range []string{orderTopic(log), statusTopic(log)} {
 		if err := log.EnsureTopic(ctx, topic, 4); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (t *task) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
-	def := pizza(p)
+	def := pizza(log, p)
 	if err := eng.Register(def); err != nil {
 		return err
 	}
