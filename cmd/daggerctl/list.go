@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/engine"
 )
 
@@ -55,6 +57,13 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(), log.Close()) }()
+	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
+	if err != nil {
+		return fmt.Errorf("describe the events topic: %w", err)
+	}
+	if err := engine.CheckStore(ctx, store, topic.ID); err != nil {
+		return err
+	}
 	found := []instance{}
 	f := engine.Filter{Definition: a.definition, Status: a.status, IDPrefix: a.idPrefix, Cursor: a.cursor}
 	for {

@@ -46,7 +46,8 @@ const (
 	isClosed
 )
 
-// New makes an engine. It reads the log's topics and changes nothing.
+// New makes an engine. It reads the log's topics and the store's watermarks, and changes
+// nothing. ErrForeignStore: the store has folded another log.
 func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Log == nil || cfg.Store == nil {
 		return nil, errors.New("engine: a log and a store are needed")
@@ -75,6 +76,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe the events topic: %w", err)
 	}
+	if err := CheckStore(ctx, e.store, topic.ID); err != nil {
+		return nil, err
+	}
 	e.eventsID, e.maxEvent = topic.ID, topic.MaxRecord
 	e.maxMessage = e.limitOf
 	e.followers = newFollowers(e.log, e.eventsID)
@@ -84,6 +88,40 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e.pool = newPool(cfg.Slots, e.logger, e.registry.code, e.deliver)
 	e.pool.handler = cfg.Observer.Handler
 	return e, nil
+}
+
+// CheckStore refuses a store that has folded another events topic: ErrForeignStore. Without
+// it the owners would be fenced by the other log's epochs, which are higher, and never say
+// why. The first partition that has something and can be read speaks for all: what can't be
+// read is for the owners, who check again; protocol rule 27.
+func CheckStore(ctx context.Context, store projection.Store, eventsID string) error {
+	partitions, err := store.Partitions(ctx)
+	if err != nil {
+		return fmt.Errorf("list the store's partitions: %w", err)
+	}
+	for _, p := range partitions {
+		w, err := watermark(ctx, store, p)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		switch {
+		case err != nil || w.N == 0:
+		case w.LogID != eventsID:
+			return fmt.Errorf("%w: %s has folded the events topic %s, this log's is %s; use an empty store with this log", ErrForeignStore, store.URL(), w.LogID, eventsID)
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+func watermark(ctx context.Context, store projection.Store, partition int32) (projection.Watermark, error) {
+	v, err := store.View(ctx, partition)
+	if err != nil {
+		return projection.Watermark{}, err
+	}
+	w, err := v.Watermark(ctx)
+	return w, errors.Join(err, v.Close())
 }
 
 func defaults[T comparable](field *T, value T) {

@@ -404,12 +404,15 @@ func TestVerifyQuarantine(t *testing.T) {
 	}
 }
 
-// TestRebuildOfAnotherLogsStore is refused before anything is dropped.
+// TestRebuildOfAnotherLogsStore: refused before anything is dropped, as is an engine on it.
 func TestRebuildOfAnotherLogsStore(t *testing.T) {
 	log, store := memLog(t), memStore(t)
 	ordersDone(t, log, store)
 	if _, err := Verify(t.Context(), memLog(t), store, nil); !errors.Is(err, ErrForeignStore) {
 		t.Errorf("verify with another log: %v", err)
+	}
+	if _, err := New(t.Context(), Config{Log: memLog(t), Store: store}); !errors.Is(err, ErrForeignStore) {
+		t.Errorf("engine with another log: %v", err)
 	}
 	before := dumpRows(t, store, 1)
 	if _, err := Rebuild(t.Context(), memLog(t), store, 1, nil); !errors.Is(err, ErrForeignStore) {
