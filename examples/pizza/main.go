@@ -53,8 +53,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case o.rate < 0 || o.rate > 1e6:
-		err = errors.New("-rate must be from 0 to 1000000")
+	case o.rate != 0 && !(o.rate >= 1e-3 && o.rate <= 1e6):
+		err = errors.New("-rate must be 0, or from 0.001 to 1000000")
 	case o.shopDelay < 0:
 		err = errors.New("-shop-delay must not be negative")
 	}
