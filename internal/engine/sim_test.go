@@ -90,7 +90,7 @@ func TestSameSeed(t *testing.T) {
 }
 
 // TestSimulation runs the owners, the pool's bookkeeping and the relays in worlds full of
-// faults and audits their logs. DAGGER_SEEDS=n runs n seeds, DAGGER_SEED=n one, with trace,
+// faults and audits their logs. DAGGER_SEEDS=n runs n seeds (from DAGGER_FROM on), DAGGER_SEED=n one, with trace,
 // DAGGER_WITHOUT=name without a rule.
 func TestSimulation(t *testing.T) {
 	if s := os.Getenv("DAGGER_SEED"); s != "" {
@@ -116,9 +116,17 @@ func TestSimulation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	first := uint64(0)
+	if s := os.Getenv("DAGGER_FROM"); s != "" {
+		var err error
+		if first, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
 	began, bad := time.Now(), 0
 	var steps, commits, crashes, fenced, unknown, events, mended int
-	for seed := range uint64(n) {
+	for k := range uint64(n) {
+		seed := first + k
 		w := simRun(t, seed, simEnvOf(seed), simRules{}, nil)
 		steps += w.count.steps
 		commits += w.count.commits
@@ -131,7 +139,7 @@ func TestSimulation(t *testing.T) {
 			bad++
 			t.Errorf("seed %d: %s", seed, strings.Join(w.faults[:min(3, len(w.faults))], "\n    "))
 			if bad >= 10 {
-				t.Fatalf("after %d seeds", seed+1)
+				t.Fatalf("after %d seeds", k+1)
 			}
 		}
 	}
