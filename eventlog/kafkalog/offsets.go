@@ -3,26 +3,25 @@ package kafkalog
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// leaderTimeout is how long a question for offsets waits for partitions whose broker is away
-// to get another leader: a little more than a session of the brokers lasts by default.
+// leaderTimeout is how long a question waits for brokers that are away, and for partitions
+// whose leader was there to get another one: a little more than a session of the brokers
+// lasts by default.
 const leaderTimeout = 15 * time.Second
 
-// offsets asks until all partitions answer. The client asks each partition's leader once,
-// and one that was killed does not answer until the others have noticed.
-func (l *kafkaLog) offsets(ctx context.Context, name string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
+// persist asks until the answer is final. The client asks a partition's leader once, and one
+// that was killed does not answer until the others have noticed.
+func (l *kafkaLog) persist(ctx context.Context, ask func() (final bool)) {
 	late := time.NewTimer(leaderTimeout)
 	defer late.Stop()
-	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		all, err := list(ctx, name)
-		if !leaderless(all[name], err) {
-			return all, err
-		}
+	for wait := 20 * time.Millisecond; !ask(); wait = min(2*wait, 500*time.Millisecond) {
 		l.cl.ForceMetadataRefresh()
 		again := time.NewTimer(wait)
 		select {
@@ -33,21 +32,43 @@ func (l *kafkaLog) offsets(ctx context.Context, name string, list func(context.C
 		case <-l.cl.Context().Done():
 		}
 		again.Stop()
-		return all, err
+		return
 	}
 }
 
-// leaderless tells whether it helps to ask again: a broker did not answer, or it no longer
-// leads a partition.
-func leaderless(partitions map[int32]kadm.ListedOffset, err error) bool {
-	if err != nil {
-		_, some := errors.AsType[*kadm.ShardErrors](err)
-		return some
-	}
-	for _, p := range partitions {
-		if kerr.IsRetriable(p.Err) && !noTopic(p.Err) {
-			return true
+// offsets asks for offsets of all partitions of a topic.
+func (l *kafkaLog) offsets(ctx context.Context, name string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (all kadm.ListedOffsets, err error) {
+	l.persist(ctx, func() bool {
+		if all, err = list(ctx, name); err != nil {
+			return !brokerAway(err)
 		}
+		for _, p := range all[name] {
+			if brokerAway(p.Err) && !noTopic(p.Err) {
+				return false
+			}
+		}
+		return true
+	})
+	return all, err
+}
+
+// metadata asks for what the brokers know of topics.
+func (l *kafkaLog) metadata(ctx context.Context, names ...string) (meta kadm.Metadata, err error) {
+	l.persist(ctx, func() bool {
+		meta, err = l.adm.Metadata(ctx, names...)
+		return !brokerAway(err)
+	})
+	return meta, err
+}
+
+// brokerAway tells whether it helps to ask again: a broker did not answer, or it no longer
+// leads a partition.
+func brokerAway(err error) bool {
+	if _, some := errors.AsType[*kadm.ShardErrors](err); some {
+		return true
 	}
-	return false
+	if _, network := errors.AsType[net.Error](err); network {
+		return true
+	}
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err)
 }

@@ -59,7 +59,7 @@ func (c *topicCache) get(ctx context.Context, name string) (topicInfo, error) {
 }
 
 func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
-	meta, err := c.log.adm.Metadata(ctx, name)
+	meta, err := c.log.metadata(ctx, name)
 	if err != nil {
 		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, denied(c.log.because(ctx, err), "Describe", "topic", name))
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	startTimeout = 60 * time.Second
+	startTimeout = 2 * time.Minute
 	stopTimeout  = 15 * time.Second // a broker takes two seconds to stop
 	fenceTimeout = 10 * time.Second // a session lasts 1.5
 )
