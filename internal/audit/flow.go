@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/godagger/dagger/eventlog"
@@ -124,8 +123,8 @@ func (o *outlook) join(n *node) status {
 
 // walk checks that exactly those tasks execute whose turn it is, and that the nodes around
 // them have the status that follows. live says that the node's turn has come and that nothing
-// around it has ended.
-func (o *outlook) walk(n *node, live bool) {
+// around it has ended; branch that it is one of a Parallel.
+func (o *outlook) walk(n *node, live, branch bool) {
 	t := o.task(n.Path)
 	has := none
 	if t != nil {
@@ -137,6 +136,7 @@ func (o *outlook) walk(n *node, live bool) {
 		o.expect(has != running, "%s executes, which is not its turn", n)
 	case n.Kind == eventlog.Process:
 		o.expect(has != completed || s == completed, "%s has completed, what is inside has not", n)
+		o.expect(!branch || s != completed || has == completed, "%s does not end with what is inside", n)
 	case n.Kind == eventlog.Parallel || n.Kind == eventlog.Decide && t != nil && t.choice != "":
 		o.expect(has == s || s == failed && o.fails, "%s does not have the status that follows from its branches", n)
 	default:
@@ -152,11 +152,11 @@ func (o *outlook) walk(n *node, live bool) {
 	case eventlog.Parallel:
 		for k := range n.Nodes {
 			b := &n.Nodes[k]
-			o.walk(b, live && (s == running || !n.Any || o.eval(b) == completed))
+			o.walk(b, live && (s == running || !n.Any || o.eval(b) == completed), true)
 		}
 	case eventlog.Decide:
 		for k := range n.Nodes {
-			o.walk(&n.Nodes[k], live && t != nil && t.choice == n.Nodes[k].name())
+			o.walk(&n.Nodes[k], live && t != nil && t.choice == n.Nodes[k].name(), false)
 		}
 	}
 }
@@ -164,7 +164,7 @@ func (o *outlook) walk(n *node, live bool) {
 // steps walks through nodes that come one after the other.
 func (o *outlook) steps(nodes []node, live bool) {
 	for k := range nodes {
-		o.walk(&nodes[k], live)
+		o.walk(&nodes[k], live, false)
 		s := o.eval(&nodes[k])
 		live = live && (s == completed || s == failed && nodes[k].Continue)
 	}
@@ -240,24 +240,10 @@ func (p *partition) end(i *instance, x eventlog.End, e *eventlog.Event) {
 	}
 }
 
-// completed checks that an instance has come to the end of its plan.
+// completed checks that nothing executes behind the end; that the plan has come to its end
+// was judged with the event before.
 func (p *partition) completed(i *instance, e *eventlog.Event) {
 	for _, t := range i.tasks {
 		p.check(i, e, t.status != running, "task %s executes", t.path)
 	}
-	if i.plan == nil || !i.plan.known || i.loose {
-		return
-	}
-	p.check(i, e, i.outlook().sequence(i.plan.root) == completed, "its tasks have not come to their end: %s", strings.Join(i.open(), ", "))
-}
-
-// open are the tasks without a good end.
-func (i *instance) open() (l []string) {
-	for path, n := range i.plan.nodes {
-		if t := i.task(path); len(n.Nodes) == 0 && (t == nil || t.status != completed) {
-			l = append(l, path)
-		}
-	}
-	slices.Sort(l)
-	return l
 }
