@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -57,6 +58,39 @@ func awaitCompleted(t *testing.T, log eventlog.Log, orders int, within time.Dura
 	if n := completed.Load(); n < int64(orders) {
 		t.Fatalf("%d of %d orders are completed after %v", n, orders, within)
 	}
+	if err := rest(t.Context(), log); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rest waits until the log has not grown for two seconds: what one partition still had to
+// tell another, and what the stores had to fold, is done.
+func rest(ctx context.Context, log eventlog.Log) error {
+	ends := func() (all []int64, err error) {
+		for _, name := range []string{eventlog.EventsTopic(log.App()), eventlog.RequestsTopic(log.App())} {
+			topic, err := log.Topic(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			for _, p := range topic.Partitions {
+				all = append(all, p.End)
+			}
+		}
+		return all, nil
+	}
+	var last []int64
+	since := time.Now()
+	for time.Since(since) < 2*time.Second {
+		now, err := ends()
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(now, last) {
+			last, since = now, time.Now()
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+	return context.Cause(ctx)
 }
 
 // openedLog opens a log for the time of the test.

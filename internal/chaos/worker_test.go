@@ -135,7 +135,7 @@ func (t *task) work(ctx context.Context, eng *workflow.Engine, def *workflow.Def
 	}
 	say("running")
 	if t.Serve {
-		until(func(ctx context.Context) error { return t.watch(ctx, eng, cancel) })
+		until(func(ctx context.Context) error { return t.watch(ctx, eng, log, cancel) })
 	}
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, errAllCompleted) {
@@ -147,7 +147,7 @@ func (t *task) work(ctx context.Context, eng *workflow.Engine, def *workflow.Def
 var errAllCompleted = errors.New("all orders are completed")
 
 // watch tells how many orders are completed, and ends everything when all are.
-func (t *task) watch(ctx context.Context, eng *workflow.Engine, end context.CancelCauseFunc) error {
+func (t *task) watch(ctx context.Context, eng *workflow.Engine, log eventlog.Log, end context.CancelCauseFunc) error {
 	told := int64(-1)
 	for ctx.Err() == nil {
 		counts, err := eng.Count(ctx, workflow.Filter{})
@@ -164,6 +164,9 @@ func (t *task) watch(ctx context.Context, eng *workflow.Engine, end context.Canc
 		}
 		if !t.Stay && completed >= int64(t.Orders) {
 			say("all completed")
+			if err := rest(ctx, log); err != nil {
+				return err
+			}
 			end(errAllCompleted)
 		}
 		pause(ctx, 100*time.Millisecond)
