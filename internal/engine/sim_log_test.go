@@ -25,6 +25,7 @@ type simPart struct {
 	messages []eventlog.Record // of the open transaction
 	requests []eventlog.Record
 	reqEnd   int64
+	owner    string // worker of the last PartitionOwned
 }
 
 type simState byte
@@ -153,6 +154,7 @@ func (l *simLog) settle(p int32) {
 		if e := x.events[k].event; e != nil {
 			l.w.count.events++
 			l.noteCall(e)
+			l.interrupted(x, e)
 			if e.Type == eventlog.InstanceQuarantined && l.w.env.poison == 0 {
 				l.w.violation("partition %d event %d: instance %s is quarantined: %s", p, e.N, e.ID, e.Reason)
 			}
@@ -167,6 +169,25 @@ func (l *simLog) settle(p int32) {
 		l.produce(l.topics[m.Topic], m)
 	}
 	x.messages = nil
+}
+
+// interrupted checks that no attempt is interrupted whose result its owner's own process has;
+// protocol rule 10.
+func (l *simLog) interrupted(x *simPart, e *eventlog.Event) {
+	switch e.Type {
+	case eventlog.PartitionOwned:
+		x.owner = e.Worker
+	case eventlog.AttemptInterrupted:
+		p, ok := l.w.finished[simTask{e.ID, e.Run, e.Path, e.Act, e.Attempt}]
+		if !ok || p.worker != x.owner {
+			return
+		}
+		for _, wk := range l.w.workers {
+			if fmt.Sprintf("w%d", wk.index) == p.worker && wk.life == p.life {
+				l.w.violation("event %d: %s of %s is interrupted although %s has its result", e.N, e.Path, e.ID, p.worker)
+			}
+		}
+	}
 }
 
 func (l *simLog) noteCall(e *eventlog.Event) {

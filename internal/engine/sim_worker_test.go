@@ -160,6 +160,7 @@ func (wk *simWorker) removed(r *simRunner) {
 func (wk *simWorker) sendResults(p int32, results []eventlog.Request) {
 	slices.SortFunc(results, func(a, b eventlog.Request) int { return strings.Compare(simName(&a), simName(&b)) })
 	for k := range results {
+		delete(wk.w.finished, taskOf(&results[k]))
 		if wk.w.fault(wk.w.env.lost) {
 			continue // it is an interrupted attempt then
 		}
@@ -252,6 +253,9 @@ func (wk *simWorker) ended(ctx context.Context, x *poolJob, outcome func() event
 		return
 	}
 	x.state, x.result = jobDone, r
+	if r.OK && r.Type == eventlog.Result {
+		wk.w.finished[taskOf(&r)] = simProcess{fmt.Sprintf("w%d", wk.index), wk.life}
+	}
 	wk.w.tracef("w%d ends handler %s ok %v %s", wk.index, simName(&r), r.OK, r.Error)
 	p.deliver(x.id.partition, resultUnit(x))
 	if wk.w.rules.noPool {

@@ -80,6 +80,7 @@ type world struct {
 	// the requests ended when an owner began to read them.
 	inInbox  map[simTask]int64
 	inboxEnd map[simOwned]int64
+	finished map[simTask]simProcess // which process has the good result of an attempt
 	count    struct {
 		steps, commits, fenced, unknown, crashes, events, calls, handlers, mended, ids int
 	}
@@ -89,6 +90,12 @@ type world struct {
 type simOwned struct {
 	p     int32
 	epoch uint64
+}
+
+// simProcess is a life of a worker.
+type simProcess struct {
+	worker string
+	life   int
 }
 
 // simRules are the rules that a run leaves out.
@@ -170,7 +177,7 @@ func (w *world) violation(format string, args ...any) {
 func newWorld(seed uint64, env simEnv, rules simRules, trace func(string)) *world {
 	w := &world{env: env, rules: rules, rng: rand.New(rand.NewPCG(seed, 0)), trace: trace,
 		relayOf: map[TopicKey]int{}, offsets: map[TopicKey]int64{}, units: map[string]*simUnit{}, tasks: map[simTask]*simTries{},
-		inInbox: map[simTask]int64{}, inboxEnd: map[simOwned]int64{}}
+		inInbox: map[simTask]int64{}, inboxEnd: map[simOwned]int64{}, finished: map[simTask]simProcess{}}
 	w.rules.machine.Limits = env.limits
 	w.log = newSimLog(w)
 	w.store = memstore.New(projection.Identity{App: simApp, Partitions: env.partitions}, memstore.Options{History: 8})
