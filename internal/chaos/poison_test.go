@@ -22,11 +22,6 @@ import (
 	"github.com/godagger/dagger/workflow"
 )
 
-const (
-	poisonIn  = "poison_in"
-	poisonOut = "poison_out"
-)
-
 // parcel is an instance that may be poison.
 type parcel struct {
 	ID       string
@@ -39,7 +34,7 @@ type parcel struct {
 // letter is a message to it and from it.
 type letter struct{ ID, Body string }
 
-func parcels() *workflow.Definition[parcel] {
+func parcels(poisonIn, poisonOut string) *workflow.Definition[parcel] {
 	return workflow.New("Parcel", workflow.Process("P",
 		workflow.Command("send", poisonOut, func(ctx context.Context, p *parcel) (letter, error) {
 			if workflow.TaskFrom(ctx).Attempt <= p.Panics {
@@ -98,6 +93,7 @@ func TestPoisonHurtsNobodyElseKafka(t *testing.T) {
 
 func poison(t *testing.T, logURL, storeURL string, broker *kadm.Client) {
 	log := openedLog(t, logURL)
+	poisonIn, poisonOut := "poison_in"+suffix(log), "poison_out"+suffix(log)
 	for _, topic := range []string{poisonIn, poisonOut} {
 		if err := log.EnsureTopic(t.Context(), topic, 4); err != nil {
 			t.Fatal(err)
@@ -127,7 +123,7 @@ func poison(t *testing.T, logURL, storeURL string, broker *kadm.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { eng.Close() })
-	def := parcels()
+	def := parcels(poisonIn, poisonOut)
 	if err := eng.Register(def); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +136,7 @@ func poison(t *testing.T, logURL, storeURL string, broker *kadm.Client) {
 		}
 	})
 
-	prefix := log.App() + "-" // topics of users are shared
+	prefix := log.App() + "-"
 	all := []parcel{
 		{ID: prefix + "panics-once", Panics: 1}, {ID: prefix + "panics", Panics: 9},
 		{ID: prefix + "large", Size: 2 << 20}, {ID: prefix + "bad-key", BadKey: true},
