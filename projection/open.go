@@ -48,6 +48,8 @@ func Schemes() []string {
 
 var packageOf = map[string]string{
 	"pebble": "backends/pebble", "redis": "backends/redis", "rediss": "backends/redis",
+	"redis+sentinel": "backends/redis", "rediss+sentinel": "backends/redis",
+	"redis+cluster": "backends/redis", "rediss+cluster": "backends/redis",
 	"aerospike": "backends/aerospike", "mem": "projection/memstore",
 }
 
