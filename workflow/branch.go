@@ -62,7 +62,7 @@ func At[P any](name string, when func(*P) time.Time, do func(context.Context, *P
 		if t.IsZero() {
 			return "", nil
 		}
-		return strconv.FormatInt(max(t.UnixMilli(), 1), 10), nil
+		return strconv.FormatInt(max(t.Add(time.Millisecond-1).UnixMilli(), 1), 10), nil // never before it
 	})
 	return Node[P]{node: n}
 }
