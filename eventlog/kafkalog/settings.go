@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -198,6 +196,3 @@ func settingsOf(configs kadm.ResourceConfigs, topic string) (map[string]string, 
 	}
 	return have, nil
 }
-
-// partitionIDs are the numbers of a topic's partitions, in order.
-func partitionIDs(d kadm.PartitionDetails) []int32 { return slices.Sorted(maps.Keys(d)) }
