@@ -7,7 +7,7 @@ import (
 )
 
 // correlate decides what concerns a correlation key.
-func (t *Turn) correlate(r *eventlog.Request) {
+func (t *Turn) correlate(r *eventlog.Request) string {
 	s := t.S
 	key := eventlog.KeyRef{Topic: r.Topic, Key: r.Key, Value: r.Value}
 	switch r.Type {
@@ -17,7 +17,7 @@ func (t *Turn) correlate(r *eventlog.Request) {
 	case eventlog.Subscribe:
 		t.emit(&eventlog.Event{Type: eventlog.SubscriptionAdded, Topic: r.Topic, Key: r.Key, Value: r.Value, ID: r.ID, Run: r.Run, Act: r.Act})
 		if t.fanning(key) && !s.Rules.NoFanOrder {
-			return // protocol rule 22: a drain waits behind an unfinished fan-out
+			return OK // protocol rule 22: a drain waits behind an unfinished fan-out
 		}
 		w := s.Keys[key].Waiters
 		me := w[len(w)-1]
@@ -41,11 +41,13 @@ func (t *Turn) correlate(r *eventlog.Request) {
 			for _, m := range k.Kept {
 				if m.Msg == r.Msg && m.Expires <= max(t.Now, s.At) {
 					t.expire(key, m, "nobody waited for it in time")
-					return
+					return OK
 				}
 			}
 		}
+		return Ignored
 	}
+	return OK
 }
 
 const minTTL = 60_000 // ms

@@ -127,8 +127,7 @@ func (t *Turn) Decide(r *eventlog.Request) (answer string) {
 	case eventlog.StartInstance, eventlog.StopInstance, eventlog.RetryInstance, eventlog.ReleaseInstance:
 		return t.call(r)
 	case eventlog.Deliver, eventlog.Subscribe, eventlog.Unsubscribe, eventlog.Returned, eventlog.Ack, FanOut, ExpireKept:
-		t.correlate(r)
-		return OK
+		return t.correlate(r)
 	case Quarantine:
 		return t.quarantine(r)
 	case Forget:
