@@ -274,7 +274,10 @@ type gatedLog struct {
 
 func (l gatedLog) Own(ctx context.Context, partition int32) (eventlog.Owner, error) {
 	o, err := l.Log.Own(ctx, partition)
-	return gatedOwner{o, l.g}, err
+	if err != nil {
+		return nil, err
+	}
+	return gatedOwner{o, l.g}, nil
 }
 
 type gatedOwner struct {

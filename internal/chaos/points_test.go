@@ -98,17 +98,26 @@ func (l faultLog) Own(ctx context.Context, partition int32) (eventlog.Owner, err
 	l.p.at("own.before")
 	o, err := l.Log.Own(ctx, partition)
 	l.p.at("own.after")
-	return faultOwner{o, l.p}, err
+	if err != nil {
+		return nil, err
+	}
+	return faultOwner{o, l.p}, nil
 }
 
 func (l faultLog) Publisher(ctx context.Context) (eventlog.Publisher, error) {
 	pub, err := l.Log.Publisher(ctx)
-	return faultPublisher{pub, l.p}, err
+	if err != nil {
+		return nil, err
+	}
+	return faultPublisher{pub, l.p}, nil
 }
 
 func (l faultLog) Join(ctx context.Context, group, topic string) (eventlog.Member, error) {
 	m, err := l.Log.Join(ctx, group, topic)
-	return faultMember{m, l.p}, err
+	if err != nil {
+		return nil, err
+	}
+	return faultMember{m, l.p}, nil
 }
 
 type faultOwner struct {
