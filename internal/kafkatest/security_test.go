@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -27,6 +28,9 @@ func realOnly(t *testing.T) {
 	t.Helper()
 	if os.Getenv("KAFKA_BROKERS") == "" {
 		t.Skip("KAFKA_BROKERS names no broker: only make it runs real ones")
+	}
+	if _, err := exec.LookPath("java"); err != nil {
+		t.Skip("brokers from the jars need Java:", err)
 	}
 }
 
