@@ -31,6 +31,7 @@ type pool struct {
 	jobs   map[jobID]*poolJob
 	queue  []*poolJob // wait for a slot
 	active int
+	missed map[string]bool // plans whose code was missed, and said so
 }
 
 type jobID struct {
@@ -60,7 +61,7 @@ type poolJob struct {
 }
 
 func newPool(slots int, logger *slog.Logger, code func(string) *Code, deliver func(int32, unit)) *pool {
-	return &pool{slots: slots, logger: logger, code: code, deliver: deliver, jobs: map[jobID]*poolJob{}}
+	return &pool{slots: slots, logger: logger, code: code, deliver: deliver, jobs: map[jobID]*poolJob{}, missed: map[string]bool{}}
 }
 
 // start runs a job as soon as a slot is free. A job that is known already is left alone.
@@ -75,6 +76,10 @@ func (p *pool) start(ctx context.Context, partition int32, j job) {
 	p.jobs[id] = x
 	if p.code(j.plan) == nil {
 		x.state = jobParked // its task waits for a worker with the code
+		if !p.missed[j.plan] {
+			p.missed[j.plan] = true
+			p.logger.Warn("instances wait for a definition that is not registered here", "definition", j.definition, "plan", j.plan, "instance", j.key.instance)
+		}
 		return
 	}
 	p.queue = append(p.queue, x)
