@@ -115,38 +115,39 @@ func (s *Store) open(ctx context.Context, o Options) error {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
-	return s.identify(ctx, o.Buckets)
+	buckets, err := s.identify(ctx, o.Buckets)
+	s.buckets = buckets
+	return err
 }
 
-// identify compares whose store this is with the caller's identity. wanted is the number of
-// buckets; 0 = what is recorded.
-func (s *Store) identify(ctx context.Context, wanted int) error {
+// identify compares whose store this is with the caller's identity, and returns the number of
+// buckets that is recorded. wanted is the one that it must be; 0 = any.
+func (s *Store) identify(ctx context.Context, wanted int) (int, error) {
 	buckets := wanted
 	if buckets == 0 {
 		buckets = defaultBuckets
 	}
 	reply, err := s.run(ctx, identityScript, []string{s.names.identity}, s.id.App, int(s.id.Partitions), format, buckets)
 	if err != nil {
-		return fmt.Errorf("read whose store this is: %w", err)
+		return 0, fmt.Errorf("read whose store this is: %w", err)
 	}
 	app, partitions, version := text(reply[0]), text(reply[1]), text(reply[2])
 	switch {
 	case version != format:
-		return fmt.Errorf("%w: %s has format %q, this version knows %s", projection.ErrForeign, s.names.identity, version, format)
+		return 0, fmt.Errorf("%w: %s has format %q, this version knows %s", projection.ErrForeign, s.names.identity, version, format)
 	case app != s.id.App:
-		return fmt.Errorf("%w: %s says %q, this is %q; give each its own prefix or database", projection.ErrForeign, s.names.identity, app, s.id.App)
+		return 0, fmt.Errorf("%w: %s says %q, this is %q; give each its own prefix or database", projection.ErrForeign, s.names.identity, app, s.id.App)
 	case partitions != strconv.Itoa(int(s.id.Partitions)):
-		return fmt.Errorf("%w: %s says %s partitions, this application has %d", projection.ErrForeign, s.names.identity, partitions, s.id.Partitions)
+		return 0, fmt.Errorf("%w: %s says %s partitions, this application has %d", projection.ErrForeign, s.names.identity, partitions, s.id.Partitions)
 	}
 	n, err := strconv.Atoi(text(reply[3]))
 	if err != nil || n < 1 || n > maxBuckets {
-		return fmt.Errorf("%w: %s says %q buckets", projection.ErrForeign, s.names.identity, text(reply[3]))
+		return 0, fmt.Errorf("%w: %s says %q buckets", projection.ErrForeign, s.names.identity, text(reply[3]))
 	}
 	if wanted != 0 && n != wanted {
-		return fmt.Errorf("redis: the store was made with buckets=%d, not %d; to change it, delete its keys and let it be rebuilt", n, wanted)
+		return 0, fmt.Errorf("redis: the store was made with buckets=%d, not %d; to change it, delete its keys and let it be rebuilt", n, wanted)
 	}
-	s.buckets = n
-	return nil
+	return n, nil
 }
 
 // URL returns the URL of the servers, without secrets.
@@ -177,7 +178,7 @@ func (s *Store) acquire(ctx context.Context, partition int32, epoch uint64) (*ha
 		return nil, err
 	}
 	// The server may have lost all it had since the store was opened.
-	if err := s.identify(ctx, s.buckets); err != nil {
+	if _, err := s.identify(ctx, s.buckets); err != nil {
 		return nil, err
 	}
 	keys, types := s.names.all(partition)
