@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -184,6 +185,11 @@ func (o *oracle) retry(n *Node) {
 
 // TestOracle compares the flow with the oracle for random plans and random results.
 func TestOracle(t *testing.T) {
+	text, err := os.ReadFile(statesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := readStates(string(text))
 	seeds := *flowsFlag
 	if *seedFlag > 0 {
 		seeds = 1
@@ -193,13 +199,14 @@ func TestOracle(t *testing.T) {
 		if *seedFlag > 0 {
 			seed = *seedFlag
 		}
-		if err := compareFlow(seed); err != nil {
+		if err := compareFlow(seed, allowed, states{}); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 	}
 }
 
-func compareFlow(seed uint64) (err error) {
+// compareFlow runs one flow. It collects the moves of its events; allowed may be nil.
+func compareFlow(seed uint64, allowed, observed states) (err error) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	g := planner{r: r, left: 2 + r.IntN(14), leaf: func(*Node) {}}
 	plan, err := NewPlan("Random", 1, g.nodes("", 1+r.IntN(4), 1))
@@ -208,7 +215,7 @@ func compareFlow(seed uint64) (err error) {
 	}
 	w := newWorld(1)
 	w.addPlan(plan)
-	state := NewState(0, 1)
+	state, shadow := NewState(0, 1), NewState(0, 1)
 	o := &oracle{plan: plan, results: map[string]outcome{}}
 	trace := draw(plan.Root)
 	defer func() {
@@ -222,6 +229,22 @@ func compareFlow(seed uint64) (err error) {
 		trace += fmt.Sprintf("\n%s %s ok=%v choice=%q: %s", r.Type, r.Path, r.OK, r.Choice, answer)
 		for _, e := range turn.Events {
 			trace += "\n    " + string(eventlog.AppendEvent(nil, e))
+			before := &Instance{}
+			if i := shadow.Instances[e.ID]; i != nil {
+				before = i.Clone()
+			}
+			if err := shadow.Evolve(e); err != nil {
+				return err
+			}
+			if e.Seq == 0 {
+				continue
+			}
+			for _, m := range moves(before, shadow.Instances[e.ID], e) {
+				observed[m] = true
+				if allowed != nil && !allowed[m] {
+					return fmt.Errorf("%s is not allowed", m)
+				}
+			}
 		}
 		if answer != OK {
 			return fmt.Errorf("it is not decided")
