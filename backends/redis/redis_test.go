@@ -4,10 +4,13 @@ import (
 	"testing"
 
 	"github.com/alicebob/miniredis/v2"
+	"go.uber.org/goleak"
 
 	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/projection/storetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fake is a server in this process. It lacks INFO, kill -9 and settings.
 var fake = storetest.Harness{New: func(tb testing.TB) *storetest.Place {
