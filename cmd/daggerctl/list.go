@@ -109,7 +109,7 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 }
 
 // completeTime is how long a completion may take: a shell waits for it.
-const completeTime = 300 * time.Millisecond
+const completeTime = 2 * time.Second
 
 // complete lets shells complete definitions, statuses and ids; without a word when the log
 // or store can't be read.
