@@ -150,20 +150,28 @@ func (p *pool) work(ctx context.Context) {
 			p.handler(x.job.definition, r.Path, time.Since(x.since), r.OK)
 		}
 
-		p.mu.Lock()
-		cause := context.Cause(jobCtx)
+		kept := p.ended(x, r, context.Cause(jobCtx))
 		cancel(nil)
-		// A handler that failed because it was told to end says nothing about its task.
-		aborted := !r.OK && r.Type == eventlog.Result && (errors.Is(cause, ErrPartitionLost) || errors.Is(cause, ErrShutdown))
-		if x.unwanted || aborted {
-			p.forget(x)
-			p.mu.Unlock()
-			continue
+		if kept {
+			p.deliver(x.id.partition, resultUnit(x))
 		}
-		x.state, x.result = jobDone, r
-		p.mu.Unlock()
-		p.deliver(x.id.partition, resultUnit(x))
 	}
+}
+
+// ended keeps the result of a job, if anybody may want it. The partition of a lost job may
+// have come back meanwhile: then its result is as good as any, and is offered again to each
+// owner until its event was seen, unless another run of the job took its place.
+func (p *pool) ended(x *poolJob, r eventlog.Request, cause error) (kept bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// A handler that failed because it was told to end says nothing about its task.
+	aborted := !r.OK && r.Type == eventlog.Result && (errors.Is(cause, ErrPartitionLost) || errors.Is(cause, ErrShutdown))
+	if x.unwanted || aborted {
+		p.forget(x)
+		return false
+	}
+	x.state, x.result, x.lost = jobDone, r, false
+	return true
 }
 
 // warn says that a payload is large: it is carried by every event, row and message of its

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -247,12 +246,9 @@ func (wk *simWorker) ended(ctx context.Context, x *poolJob, outcome func() event
 		return
 	}
 	r := outcome()
-	cause := context.Cause(ctx)
-	if !r.OK && r.Type == eventlog.Result && errors.Is(cause, ErrPartitionLost) {
-		p.forget(x)
+	if !p.ended(x, r, context.Cause(ctx)) {
 		return
 	}
-	x.state, x.result = jobDone, r
 	if r.OK && r.Type == eventlog.Result {
 		wk.w.finished[taskOf(&r)] = simProcess{fmt.Sprintf("w%d", wk.index), wk.life}
 	}
