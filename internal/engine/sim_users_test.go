@@ -287,15 +287,14 @@ func simKeys(name string) MessageKeys {
 
 // simRelay drives a relay.
 type simRelay struct {
-	w     *world
-	wk    *simWorker
-	step  *relay
-	gone  bool
-	life  int
-	pos   int64
-	id    string
-	last  relayOp
-	paths int
+	w    *world
+	wk   *simWorker
+	step *relay
+	gone bool
+	life int
+	pos  int64
+	id   string
+	last relayOp
 }
 
 func newSimRelay(wk *simWorker, tk TopicKey) *simRelay {

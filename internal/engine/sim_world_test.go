@@ -73,7 +73,6 @@ type world struct {
 	offsets map[TopicKey]int64
 	clients simClients
 	units   map[string]*simUnit
-	refused map[string]bool // violations that were reported
 	faults  []string
 	tasks   map[simTask]*simTries
 	// inInbox has the offset of an attempt's first good result in the requests, inboxEnd where

@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// committed follows up a turn whose transaction is known to have succeeded; protocol rule 6.
+func (o *owner) committed() op {
+	if !o.rules.effectsEarly || len(o.turn.Events) == 0 {
+		o.follow()
+	}
+	o.turn, o.done = nil, nil
+	return o.loop()
+}
+
+func (o *owner) follow() {
+	before := len(o.outbox)
+	for _, e := range o.turn.Events {
+		o.tell(e)
+		if o.observed {
+			x := observed{typ: e.Type}
+			if i := o.st.Instances[e.ID]; e.Seq > 0 && i != nil {
+				x.definition = i.Definition
+			}
+			o.effects.events = append(o.effects.events, x)
+		}
+		if e.Type == eventlog.MessageKept {
+			o.armDue(machine.Kept{Msg: e.Msg, Expires: e.Expires}.Due(eventlog.KeyRef{Topic: e.Topic, Key: e.Key, Value: e.Value}))
+		}
+		if e.Pos != nil {
+			for _, r := range e.Pos.Refused {
+				if i := o.st.Instances[r.ID]; i != nil {
+					o.arm(i)
+				}
+			}
+		}
+	}
+	o.effects.forward = append(o.effects.forward, o.outbox[before:]...)
+	seen := map[string]bool{}
+	for _, id := range o.turn.Touched {
+		i := o.st.Instances[id]
+		if i == nil || seen[id] {
+			continue
+		}
+		seen[id] = true
+		o.arm(i)
+		o.reconcile(i)
+		if i.Terminal() && len(o.waiters[id]) > 0 {
+			for _, token := range o.waiters[id] {
+				o.replies = append(o.replies, reply{token: token, instance: i.Clone()})
+			}
+			delete(o.waiters, id)
+		}
+	}
+	for k := range o.done {
+		if u := &o.done[k]; u.result != nil {
+			o.effects.settled = append(o.effects.settled, *u.result)
+			o.forgetRun(*u.result)
+		}
+	}
+	for _, s := range o.turn.Sendings {
+		if s.Path == "" {
+			o.effects.letters++
+		}
+	}
+	o.effects.late = append(o.effects.late, o.late...)
+	o.effects.replies = append(o.effects.replies, o.replies...)
+	o.effects.mended = append(o.effects.mended, o.mended...)
+	switch {
+	case len(o.st.AckDue) == 0 || o.st.Rules.NoAck:
+		o.ackSince = 0
+	case o.ackSince == 0:
+		o.ackSince = o.now
+	}
+}
+
+// forgetRun drops a handler that has ended.
+func (o *owner) forgetRun(k jobKey) {
+	l := slices.DeleteFunc(o.running[k.instance], func(x jobKey) bool { return x == k })
+	if len(l) == 0 {
+		delete(o.running, k.instance)
+	} else {
+		o.running[k.instance] = l
+	}
+}
+
+// arm keeps the instance's due entries of the near future; the rest is in the index.
+func (o *owner) arm(i *machine.Instance) {
+	for _, d := range i.Dues() {
+		o.armDue(d)
+	}
+}
+
+func (o *owner) armDue(d machine.Due) {
+	if d.At <= o.now+o.horizon {
+		o.timers.add(d, false)
+	}
+}
+
+// reconcile starts the user code that the instance wants and ends what it does not want.
+func (o *owner) reconcile(i *machine.Instance) {
+	works := i.Works()
+	running := o.running[i.ID]
+	if len(works) == 0 && len(running) == 0 {
+		return
+	}
+	var still []jobKey
+	for _, k := range running {
+		if k.run == i.Run && slices.Contains(works, k.work) {
+			still = append(still, k)
+		} else {
+			o.effects.cancel = append(o.effects.cancel, k)
+		}
+	}
+	for _, w := range works {
+		k := jobKey{i.ID, i.Run, w}
+		if slices.Contains(still, k) {
+			continue
+		}
+		still = append(still, k)
+		j := job{key: k, definition: i.Definition, plan: i.Plan, params: i.Params, base: i.ParamsSeq}
+		if t := i.Task(w.Path); t != nil {
+			j.message, j.due = t.Message, t.Due
+		}
+		o.effects.start = append(o.effects.start, j)
+	}
+	if len(still) == 0 {
+		delete(o.running, i.ID)
+	} else {
+		o.running[i.ID] = still
+	}
+}
+
+// scanned compares the due index with what is in memory: it should find nothing new but what
+// came into the horizon.
+func (o *owner) scanned(r result) {
+	if !o.readAt(r.at) {
+		o.storeErr = errStoreMoved
+		return
+	}
+	for _, row := range r.dues {
+		d, err := parseDue(row.Key)
+		if err != nil {
+			o.storeErr = err
+			return
+		}
+		o.timers.add(d, d.At < o.now-1000)
+	}
+	if o.reading != nil {
+		for _, row := range o.reading.Put {
+			if row.Kind != projection.KindDue {
+				continue
+			}
+			d, err := parseDue(row.Key)
+			if err != nil {
+				o.storeErr = err
+				return
+			}
+			o.armDue(d)
+		}
+		o.reading = nil
+	}
+	for row := range o.st.Changed {
+		switch row.Kind {
+		case machine.RowInstance:
+			if i := o.st.Instances[row.ID]; i != nil {
+				o.arm(i)
+			}
+		case machine.RowKept:
+			if k := o.st.Keys[row.Key].Message(row.N); k != nil {
+				o.armDue(k.Due(row.Key))
+			}
+		}
+	}
+}
