@@ -347,6 +347,10 @@ func (p *pool) lost(partition int32, cause error) []eventlog.Request {
 			delete(p.jobs, id)
 		}
 	}
+	sort.Slice(results, func(a, b int) bool {
+		x, y := &results[a], &results[b]
+		return x.ID < y.ID || x.ID == y.ID && (x.Act < y.Act || x.Act == y.Act && x.Path < y.Path)
+	})
 	return results
 }
 

@@ -26,6 +26,7 @@ type simPart struct {
 	requests []eventlog.Record
 	reqEnd   int64
 	owner    string // worker of the last PartitionOwned
+	owned    int64  // since when
 }
 
 type simState byte
@@ -176,11 +177,11 @@ func (l *simLog) settle(p int32) {
 func (l *simLog) interrupted(x *simPart, e *eventlog.Event) {
 	switch e.Type {
 	case eventlog.PartitionOwned:
-		x.owner = e.Worker
+		x.owner, x.owned = e.Worker, l.w.now
 	case eventlog.AttemptInterrupted:
 		p, ok := l.w.finished[simTask{e.ID, e.Run, e.Path, e.Act, e.Attempt}]
-		if !ok || p.worker != x.owner {
-			return
+		if !ok || p.worker != x.owner || p.at >= x.owned {
+			return // one that came after the take-over counts like any other result
 		}
 		for _, wk := range l.w.workers {
 			if fmt.Sprintf("w%d", wk.index) == p.worker && wk.life == p.life {

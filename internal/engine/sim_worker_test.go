@@ -250,7 +250,7 @@ func (wk *simWorker) ended(ctx context.Context, x *poolJob, outcome func() event
 		return
 	}
 	if r.OK && r.Type == eventlog.Result {
-		wk.w.finished[taskOf(&r)] = simProcess{fmt.Sprintf("w%d", wk.index), wk.life}
+		wk.w.finished[taskOf(&r)] = simProcess{fmt.Sprintf("w%d", wk.index), wk.life, wk.w.now}
 	}
 	wk.w.tracef("w%d ends handler %s ok %v %s", wk.index, simName(&r), r.OK, r.Error)
 	p.deliver(x.id.partition, resultUnit(x))

@@ -95,6 +95,7 @@ type simOwned struct {
 type simProcess struct {
 	worker string
 	life   int
+	at     int64 // when it had the result
 }
 
 // simRules are the rules that a run leaves out.
