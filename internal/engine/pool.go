@@ -1,13 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
-	"sort"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,17 @@ type pool struct {
 type jobID struct {
 	partition int32
 	key       jobKey
+}
+
+// compare orders keys, so that what maps hold comes out the same each time.
+func (k jobKey) compare(o jobKey) int {
+	return cmp.Or(cmp.Compare(k.instance, o.instance), cmp.Compare(k.run, o.run), cmp.Compare(k.work.Act, o.work.Act),
+		cmp.Compare(k.work.Path, o.work.Path), cmp.Compare(k.work.Attempt, o.work.Attempt))
+}
+
+// keyOf is the key of the job that a result is of.
+func keyOf(r *eventlog.Request) jobKey {
+	return jobKey{r.ID, r.Run, machine.Work{Path: r.Path, Act: r.Act, Attempt: r.Attempt}}
 }
 
 type jobState int
@@ -96,7 +108,7 @@ func (p *pool) unpark(ctx context.Context) {
 			found = append(found, x)
 		}
 	}
-	sort.Slice(found, func(a, b int) bool { return found[a].job.key.instance < found[b].job.key.instance })
+	slices.SortFunc(found, func(a, b *poolJob) int { return a.id.key.compare(b.id.key) })
 	for _, x := range found {
 		x.state = jobQueued
 		p.queue = append(p.queue, x)
@@ -320,8 +332,8 @@ func (p *pool) adopt(partition int32) (running []jobKey, results []unit) {
 			results = append(results, resultUnit(x))
 		}
 	}
-	sort.Slice(running, func(a, b int) bool { return running[a].instance < running[b].instance })
-	sort.Slice(results, func(a, b int) bool { return results[a].request.ID < results[b].request.ID })
+	slices.SortFunc(running, jobKey.compare)
+	slices.SortFunc(results, func(a, b unit) int { return a.result.compare(*b.result) })
 	return running, results
 }
 
@@ -347,10 +359,7 @@ func (p *pool) lost(partition int32, cause error) []eventlog.Request {
 			delete(p.jobs, id)
 		}
 	}
-	sort.Slice(results, func(a, b int) bool {
-		x, y := &results[a], &results[b]
-		return x.ID < y.ID || x.ID == y.ID && (x.Act < y.Act || x.Act == y.Act && x.Path < y.Path)
-	})
+	slices.SortFunc(results, func(a, b eventlog.Request) int { return keyOf(&a).compare(keyOf(&b)) })
 	return results
 }
 
@@ -366,6 +375,7 @@ func (p *pool) longRunners(now time.Time) []jobID {
 			l = append(l, id)
 		}
 	}
+	slices.SortFunc(l, func(a, b jobID) int { return cmp.Or(cmp.Compare(a.partition, b.partition), a.key.compare(b.key)) })
 	return l
 }
 

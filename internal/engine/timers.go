@@ -1,21 +1,20 @@
 package engine
 
 import (
+	"cmp"
 	"container/heap"
 
 	"github.com/godagger/dagger/internal/machine"
 )
 
-// timers are the due entries of the near future, each once, in order of time and arrival.
+// timers are the due entries of the near future, each once, in order of time.
 type timers struct {
 	heap dueHeap
 	has  map[machine.Due]struct{}
-	seq  uint64
 }
 
 type armed struct {
 	machine.Due
-	seq   uint64
 	found bool // by the rescan of the index, not when it was armed
 }
 
@@ -27,8 +26,7 @@ func (t *timers) add(d machine.Due, found bool) {
 		t.has = map[machine.Due]struct{}{}
 	}
 	t.has[d] = struct{}{}
-	t.seq++
-	heap.Push(&t.heap, armed{d, t.seq, found})
+	heap.Push(&t.heap, armed{d, found})
 }
 
 // next is the time of the earliest entry, or 0.
@@ -52,8 +50,14 @@ func (t *timers) pop(now int64) (armed, bool) {
 type dueHeap []armed
 
 func (h dueHeap) Len() int { return len(h) }
+
+// Less orders by time, and at one time by what is due: in what order entries were armed may
+// depend on that of a map.
 func (h dueHeap) Less(i, j int) bool {
-	return h[i].At < h[j].At || h[i].At == h[j].At && h[i].seq < h[j].seq
+	a, b := &h[i].Due, &h[j].Due
+	return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Act, b.Act), cmp.Compare(a.Path, b.Path),
+		cmp.Compare(a.Msg, b.Msg), cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Type, b.Type),
+		cmp.Compare(a.Key.Topic, b.Key.Topic), cmp.Compare(a.Key.Key, b.Key.Key), cmp.Compare(a.Key.Value, b.Key.Value)) < 0
 }
 func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 func (h *dueHeap) Push(x any)   { *h = append(*h, x.(armed)) }
