@@ -40,6 +40,14 @@ func (o *owner) follow() {
 		}
 	}
 	o.effects.forward = append(o.effects.forward, o.outbox[before:]...)
+	// Before what is wanted is compared with what runs: a result that was not taken may be of
+	// something that the same turn wants again (a release).
+	for k := range o.done {
+		if u := &o.done[k]; u.result != nil {
+			o.effects.settled = append(o.effects.settled, *u.result)
+			o.forgetRun(*u.result)
+		}
+	}
 	seen := map[string]bool{}
 	for _, id := range o.turn.Touched {
 		i := o.st.Instances[id]
@@ -54,12 +62,6 @@ func (o *owner) follow() {
 				o.replies = append(o.replies, reply{token: token, instance: i.Clone()})
 			}
 			delete(o.waiters, id)
-		}
-	}
-	for k := range o.done {
-		if u := &o.done[k]; u.result != nil {
-			o.effects.settled = append(o.effects.settled, *u.result)
-			o.forgetRun(*u.result)
 		}
 	}
 	for _, s := range o.turn.Sendings {

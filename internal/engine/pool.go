@@ -81,7 +81,8 @@ func (p *pool) start(ctx context.Context, partition int32, j job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	id := jobID{partition, j.key}
-	if x := p.jobs[id]; x != nil && !x.lost || p.closed != nil {
+	// One that was told to end does not count: what it was for is wanted again.
+	if x := p.jobs[id]; x != nil && !x.lost && !x.unwanted || p.closed != nil {
 		return
 	}
 	x := &poolJob{id: id, job: j}

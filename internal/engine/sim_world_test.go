@@ -298,6 +298,9 @@ func (w *world) busy() string {
 		}
 	}
 	for _, wk := range w.workers {
+		if wk.pool == nil {
+			return fmt.Sprintf("worker %d is down", wk.index)
+		}
 		if n := len(wk.pool.jobs); n > 0 {
 			return fmt.Sprintf("worker %d has %d jobs", wk.index, n)
 		}
