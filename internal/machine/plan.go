@@ -42,6 +42,8 @@ type Node struct {
 	Retry   *Retry `json:"retry,omitempty"`   // nil: one attempt
 	Timeout int64  `json:"timeout,omitempty"` // of an attempt, or of a listener's wait, ms; 0 = none
 
+	From string `json:"from,omitempty"` // "definition/path" of the process that this one was taken from
+
 	parent *Node
 }
 

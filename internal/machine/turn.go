@@ -295,6 +295,7 @@ func (s *State) acksInOrder() []int32 {
 
 // refuse answers a call that changes nothing, in-band; protocol rule 8.
 func (t *Turn) refuse(r *eventlog.Request, answer string) string {
+	t.refusedLetter(r, answer)
 	if r.Request == "" {
 		return answer
 	}

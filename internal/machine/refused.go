@@ -1,0 +1,41 @@
+package machine
+
+import (
+	"strconv"
+
+	"github.com/godagger/dagger/eventlog"
+)
+
+// refusedLetter sets a refused call aside for which nobody waits: it came from a record of a
+// user's topic, or without a request id, by which its sender would find the answer. That an
+// instance runs already, or has ended, is what such a call wants: it is no reason to keep it.
+func (t *Turn) refusedLetter(r *eventlog.Request, answer string) {
+	relayed := r.Source != nil && r.Source.TopicID != ""
+	if r.Request != "" && !relayed || answer == Exists || answer == Terminal {
+		return
+	}
+	rec := DeadLetter(t.App, string(r.Type)+" was refused: "+answer)
+	if m := r.Message; m != nil {
+		rec.Key, rec.Value = m.Key, m.Value
+		if m.Value == nil {
+			rec.Value = m.Bytes
+		}
+	} else if value, err := eventlog.AppendRequest(nil, r); err == nil {
+		rec.Key, rec.Value = []byte(r.PartitionKey()), value
+	}
+	if t.MaxMessage != nil && len(rec.Key)+len(rec.Value)+deadLetterOverhead > t.MaxMessage(rec.Topic) {
+		rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-omitted-bytes", Value: strconv.AppendInt(nil, int64(len(rec.Value)), 10)})
+		rec.Key, rec.Value = nil, nil
+	}
+	if relayed {
+		rec.Headers = append(rec.Headers,
+			eventlog.Header{Key: "dagger-topic", Value: []byte(r.Topic)},
+			eventlog.Header{Key: "dagger-topic-id", Value: []byte(r.Source.TopicID)},
+			eventlog.Header{Key: "dagger-partition", Value: strconv.AppendInt(nil, int64(r.Source.Partition), 10)},
+			eventlog.Header{Key: "dagger-offset", Value: strconv.AppendInt(nil, r.Mark.Pos, 10)})
+	} else {
+		rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-topic", Value: []byte(eventlog.RequestsTopic(t.App))})
+	}
+	rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-instance", Value: []byte(r.ID)})
+	t.DeadLetter(rec)
+}
