@@ -71,6 +71,7 @@ var groups = []struct {
 	{"Drop", testDrop},
 	{"DropWhileReading", testDropWhileReading},
 	{"DumpsAreEqual", testDumpsAreEqual},
+	{"Metamorphic", testMetamorphic},
 	{"Readers", testReaders},
 	{"Churn", testChurn},
 	{"Damage", testDamage},
@@ -226,6 +227,11 @@ func diffRows(want, got []projection.Row) string {
 
 // seeded returns a random source and prints its seed when the test fails.
 func seeded(tb testing.TB) *rand.Rand {
+	rnd, _ := seededBy(tb)
+	return rnd
+}
+
+func seededBy(tb testing.TB) (*rand.Rand, uint64) {
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("STORETEST_SEED"), 10, 64); err == nil {
 		seed = s
@@ -235,5 +241,5 @@ func seeded(tb testing.TB) *rand.Rand {
 			tb.Logf("repeat with STORETEST_SEED=%d", seed)
 		}
 	})
-	return rand.New(rand.NewPCG(seed, 0))
+	return rand.New(rand.NewPCG(seed, 0)), seed
 }
