@@ -58,25 +58,39 @@ func (p *partition) openDB(create bool) error {
 			return err
 		}
 	}
+	db, watermark, err := p.load()
+	if err != nil {
+		return err
+	}
+	p.use.Lock()
+	defer p.use.Unlock()
+	p.set(db, watermark)
+	return nil
+}
+
+// load opens the database and reads where it stands. life is held.
+func (p *partition) load() (*cdb.DB, projection.Watermark, error) {
 	db, err := cdb.Open(p.dir, p.dbOptions())
 	if err != nil {
 		if cdb.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) {
-			return p.lose(err)
+			return nil, projection.Watermark{}, p.lose(err)
 		}
-		return fmt.Errorf("open %s: %w", p.dir, err)
+		return nil, projection.Watermark{}, fmt.Errorf("open %s: %w", p.dir, err)
 	}
 	watermark, err := readWatermark(db)
 	if err != nil {
-		return errors.Join(p.lose(err), db.Close())
+		return nil, projection.Watermark{}, errors.Join(p.lose(err), db.Close())
 	}
-	watermark.Epoch = max(watermark.Epoch, p.watermark.Epoch)
-	p.use.Lock()
-	defer p.use.Unlock()
+	return db, watermark, nil
+}
+
+// set takes a database into use. use is held for writing.
+func (p *partition) set(db *cdb.DB, watermark projection.Watermark) {
 	p.db, p.counters = db, map[string]int64{}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	watermark.Epoch = max(watermark.Epoch, p.watermark.Epoch)
 	p.watermark = watermark
-	return nil
 }
 
 // closeTimeout bounds the flush of a close without write-ahead log.

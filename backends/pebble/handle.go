@@ -98,7 +98,7 @@ func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) (
 	if err := errors.Join(err, it.Close()); err != nil {
 		return nil, 0, h.p.readError(err)
 	}
-	return values, at, nil
+	return values, at.N, nil
 }
 
 // fewKeys is up to how many keys point reads are cheaper than an iterator.
@@ -131,14 +131,14 @@ func (h *handle) getFew(db *cdb.DB, kind projection.Kind, keys [][]byte) ([][]by
 
 // iterate returns an iterator over [from, to) and the watermark that it sees. The caller has
 // begun and closes it.
-func (h *handle) iterate(db *cdb.DB, from, to []byte) (*cdb.Iterator, uint64, error) {
+func (h *handle) iterate(db *cdb.DB, from, to []byte) (*cdb.Iterator, projection.Watermark, error) {
 	h.p.mu.RLock()
 	defer h.p.mu.RUnlock()
 	it, err := db.NewIter(&cdb.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
-		return nil, 0, h.p.readError(err)
+		return nil, projection.Watermark{}, h.p.readError(err)
 	}
-	return it, h.p.watermark.N, nil
+	return it, h.p.watermark, nil
 }
 
 // Scan implements projection.View.
@@ -184,31 +184,40 @@ func (h *handle) scan(ctx context.Context, kind projection.Kind, from, to []byte
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
 		return nil, 0, p.readError(err)
 	}
-	return rows, at, nil
+	return rows, at.N, nil
 }
 
 // Dump implements projection.View. When the partition is dropped or closed meanwhile, it
 // gives up with ErrClosed.
 func (h *handle) Dump(ctx context.Context, f func(projection.Row) error) error {
-	if err := h.dump(ctx, f); err != nil {
-		return fmt.Errorf("dump partition %d: %w", h.p.n, err)
-	}
-	return nil
+	_, err := h.DumpAt(ctx, f)
+	return err
 }
 
-func (h *handle) dump(ctx context.Context, f func(projection.Row) error) error {
+// DumpAt implements projection.Dumper.
+func (h *handle) DumpAt(ctx context.Context, f func(projection.Row) error) (projection.Watermark, error) {
+	at, err := h.dump(ctx, f)
+	if err != nil {
+		return at, fmt.Errorf("dump partition %d: %w", h.p.n, err)
+	}
+	return at, nil
+}
+
+func (h *handle) dump(ctx context.Context, f func(projection.Row) error) (at projection.Watermark, err error) {
 	db, err := h.begin(ctx)
 	if err != nil {
-		return err
+		return at, err
 	}
 	p := h.p
 	defer p.use.RUnlock()
 	if db == nil {
-		return nil
+		p.mu.RLock()
+		defer p.mu.RUnlock()
+		return p.watermark, nil
 	}
-	it, _, err := h.iterate(db, []byte{byte(projection.MinKind)}, nil)
+	it, at, err := h.iterate(db, []byte{byte(projection.MinKind)}, nil)
 	if err != nil {
-		return err
+		return at, err
 	}
 	for ok := it.First(); ok && err == nil; ok = it.Next() {
 		if err = ctx.Err(); err == nil && p.stop.Load() {
@@ -222,7 +231,7 @@ func (h *handle) dump(ctx context.Context, f func(projection.Row) error) error {
 	if e := errors.Join(it.Error(), it.Close()); e != nil && err == nil {
 		err = p.readError(e)
 	}
-	return err
+	return at, err
 }
 
 // Apply implements projection.Partition.

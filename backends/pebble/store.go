@@ -7,13 +7,16 @@
 //
 // The directory belongs to one process at a time and to one application. In it are STORE
 // (whose store it is), LOCK and PID (who has it open), and for partition N the database
-// p-N, its epoch p-N.epoch and, after damage, the database set aside as p-N.damaged.
+// p-N, its epoch p-N.epoch and, after damage, the database set aside as p-N.damaged; while a
+// partition is rebuilt beside the one in use, p-N.staged.
 package pebble
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -55,6 +58,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	parts  map[int32]*partition
+	staged map[int32]*partition // what Stage builds
 	closed bool
 }
 
@@ -87,13 +91,13 @@ func Open(ctx context.Context, dir string, id projection.Identity, options Optio
 	}
 	s := &Store{
 		url: "pebble://" + filepath.ToSlash(dir), dir: dir, id: id, options: options, fs: fs, lock: lock,
-		parts: map[int32]*partition{},
+		parts: map[int32]*partition{}, staged: map[int32]*partition{},
 	}
 	if err := s.checkIdentity(); err != nil {
 		lock.Close()
 		return nil, err
 	}
-	if err := s.removeDropped(); err != nil {
+	if err := errors.Join(s.finishReplaced(), s.removeDropped()); err != nil {
 		lock.Close()
 		return nil, err
 	}
@@ -226,11 +230,12 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	all := slices.Concat(slices.Collect(maps.Values(s.parts)), slices.Collect(maps.Values(s.staged)))
 	s.mu.Unlock()
 
 	var wg sync.WaitGroup
-	errs := make(chan error, len(s.parts)+1)
-	for _, p := range s.parts { // nobody adds to it once closed is set
+	errs := make(chan error, len(all)+1)
+	for _, p := range all {
 		wg.Go(func() {
 			p.life.Lock()
 			defer p.life.Unlock()

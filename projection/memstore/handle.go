@@ -104,36 +104,41 @@ func (h *handle) Scan(ctx context.Context, kind projection.Kind, from, to []byte
 // Dump implements projection.View. It copies first, so that f may take its time and use the
 // store.
 func (h *handle) Dump(ctx context.Context, f func(projection.Row) error) error {
-	rows, err := h.copyRows(ctx)
+	_, err := h.DumpAt(ctx, f)
+	return err
+}
+
+// DumpAt implements projection.Dumper.
+func (h *handle) DumpAt(ctx context.Context, f func(projection.Row) error) (projection.Watermark, error) {
+	rows, at, err := h.copyRows(ctx)
 	if err != nil {
-		return fmt.Errorf("dump partition %d: %w", h.p, err)
+		return at, fmt.Errorf("dump partition %d: %w", h.p, err)
 	}
 	for _, r := range rows {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("dump partition %d: %w", h.p, err)
+			return at, fmt.Errorf("dump partition %d: %w", h.p, err)
 		}
 		if err := f(r); err != nil {
-			return err
+			return at, err
 		}
 	}
-	return nil
+	return at, nil
 }
 
-func (h *handle) copyRows(ctx context.Context) ([]projection.Row, error) {
+func (h *handle) copyRows(ctx context.Context) (rows []projection.Row, at projection.Watermark, err error) {
 	h.s.mu.RLock()
 	defer h.s.mu.RUnlock()
 	part, err := h.read(ctx)
 	if err != nil || part == nil {
-		return nil, err
+		return nil, at, err
 	}
-	var rows []projection.Row
 	for _, kind := range slices.Sorted(maps.Keys(part.kinds)) {
 		part.kinds[kind].each("", func(e entry) bool {
 			rows = append(rows, projection.Row{Kind: kind, Key: []byte(e.key), Value: clone(e.value)})
 			return true
 		})
 	}
-	return rows, nil
+	return rows, part.watermark, nil
 }
 
 // Apply implements projection.Partition.

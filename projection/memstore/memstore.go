@@ -38,6 +38,8 @@ type Store struct {
 
 	mu        sync.RWMutex
 	parts     map[int32]*partition
+	sides     map[int32]*Store // what Stage builds
+	staging   map[int32]bool
 	closed    bool
 	failNext  error
 	loseReply bool
@@ -65,7 +67,7 @@ type undoRow struct {
 
 // New returns an empty store. Only the first Options count.
 func New(id projection.Identity, options ...Options) *Store {
-	s := &Store{id: id, parts: map[int32]*partition{}}
+	s := &Store{id: id, parts: map[int32]*partition{}, sides: map[int32]*Store{}, staging: map[int32]bool{}}
 	if len(options) > 0 {
 		s.history = options[0].History
 	}

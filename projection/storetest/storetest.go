@@ -75,6 +75,10 @@ var groups = []struct {
 	{"Readers", testReaders},
 	{"Churn", testChurn},
 	{"Damage", testDamage},
+	{"Stage", testStage},
+	{"ReplaceWhileReading", testReplaceWhileReading},
+	{"ReplaceCrash", testReplaceCrash},
+	{"DumpAt", testDumpAt},
 	{"Cancelled", testCancelled},
 	{"Closed", testClosed},
 }
