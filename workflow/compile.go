@@ -19,6 +19,7 @@ type compiled struct {
 	code      *engine.Code
 	listeners []listener
 	sends     []pathTopic
+	triggers  []pathTopic
 }
 
 type listener struct {
@@ -54,6 +55,7 @@ func (t *template) build() (*compiled, error) {
 	}
 	c.buffers(t.nodes)
 	nodes := c.children("", t.nodes)
+	c.triggers(t.triggers)
 	if err := errors.Join(c.mistakes...); err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func (t *template) build() (*compiled, error) {
 	}
 	c.out.code.Plan = plan
 	if plan.Computes() {
-		c.out.code.Keys = keys(c.values)
+		c.out.code.Keys, c.out.code.KeysUnder = keys(c.values), keysUnder(c.values)
 	}
 	return &c.out, nil
 }
@@ -144,7 +146,7 @@ func (c *compiler) children(parent string, nodes []node) []machine.Node {
 }
 
 func (c *compiler) node(path string, n node) machine.Node {
-	m := machine.Node{Path: path, Kind: n.kind}
+	m := machine.Node{Path: path, Kind: n.kind, From: n.origin}
 	c.options(path, n, &m)
 	m.Any = n.any
 	switch n.kind {
@@ -179,6 +181,7 @@ func (c *compiler) node(path string, n node) machine.Node {
 	}
 	k := engine.TopicKey{Topic: n.topic, Key: n.match.key}
 	m.TTL = c.ttl[k].Milliseconds()
+	c.begins(path, n, k)
 	l := listener{path, n.topic, n.match}
 	if f, twice := c.first[k]; twice && f.match.message != n.match.message {
 		c.mistake(path, "%s", differs(f, l))
@@ -252,6 +255,8 @@ func badName(name string) string {
 		return fmt.Sprintf("%q is not valid UTF-8", name)
 	case strings.Contains(name, "/"):
 		return fmt.Sprintf("%q contains a slash, which separates the names of a path", name)
+	case strings.ContainsAny(name, "[]@"):
+		return fmt.Sprintf("%q contains [, ] or @, which paths use for something else", name)
 	case strings.ContainsFunc(name, unicode.IsControl):
 		return fmt.Sprintf("%q contains a control character", name)
 	case strings.TrimSpace(name) != name:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/godagger/dagger/eventlog"
@@ -23,6 +24,8 @@ type template struct {
 	nodes   []node
 	params  reflect.Type
 
+	triggers []trigger
+
 	once     sync.Once
 	compiled *compiled
 	err      error
@@ -41,10 +44,18 @@ func New[P any](name string, nodes ...Node[P]) *Definition[P] {
 }
 
 // Version is a copy of the definition with another version number (New gives 1). Give a
-// definition whose nodes changed a higher one: it is a label that people see. What decides
-// is the content: an instance stays with the exact tree with which it was started.
+// definition whose nodes changed a higher one: Register refuses another tree under a number
+// that was registered before, on this log, by whatever process. Both can be registered: an
+// instance stays with the exact tree with which it was started.
 func (d *Definition[P]) Version(n int) *Definition[P] {
-	return &Definition[P]{template: template{name: d.name, version: n, nodes: d.nodes, params: d.params}}
+	c := d.copy()
+	c.version = n
+	return c
+}
+
+// copy can be changed until it is given away.
+func (d *Definition[P]) copy() *Definition[P] {
+	return &Definition[P]{template: template{name: d.name, version: d.version, nodes: d.nodes, params: d.params, triggers: slices.Clone(d.triggers)}}
 }
 
 // Name is the definition's name.

@@ -124,7 +124,9 @@ const registerTime = time.Minute
 // are created unless they exist. All mistakes of all definitions are told at once, joined,
 // each with its path; nothing is registered then. Registering again does no harm, and it may
 // happen while the engine runs. Several versions of a definition can be registered: an
-// instance runs the one whose Start it was. It gives up after a minute.
+// instance runs the one whose Start it was. A definition that is not the one which was
+// registered before, here or elsewhere, under its name and version is refused with ErrChanged
+// and the difference. It gives up after a minute.
 func (e *Engine) Register(definitions ...AnyDefinition) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), registerTime, errors.New("the log did not answer in a minute"))
 	defer cancel()
@@ -153,7 +155,7 @@ func (e *Engine) Register(definitions ...AnyDefinition) error {
 		return err
 	}
 	if err := e.run.Register(ctx, codes...); err != nil {
-		return fmt.Errorf("register: %w", err)
+		return fmt.Errorf("register: %w", changed(err))
 	}
 	for _, c := range codes {
 		e.registered[c.Plan.Hash()] = true
@@ -176,6 +178,11 @@ func (e *Engine) conflicts(name string, c *compiled, fresh map[engine.TopicKey]r
 	for _, s := range c.sends {
 		if own[s.topic] {
 			mistakes = append(mistakes, fmt.Errorf("register %s: %s: topic %s is one of the engine's own", name, s.path, s.topic))
+		}
+	}
+	for _, t := range c.triggers {
+		if own[t.topic] {
+			mistakes = append(mistakes, fmt.Errorf("register %s: %s: it is one of the engine's own topics", name, t.path))
 		}
 	}
 	for _, l := range c.listeners {

@@ -38,9 +38,6 @@ func (d *Definition[P]) Start(ctx context.Context, e *Engine, id string, p P) (*
 	if id == "" {
 		id = newID()
 	}
-	if err := eventlog.ValidateID(id); err != nil {
-		return nil, fmt.Errorf("start %s: %w", d.name, err)
-	}
 	c, err := d.compile()
 	if err != nil {
 		return nil, err
@@ -48,11 +45,7 @@ func (d *Definition[P]) Start(ctx context.Context, e *Engine, id string, p P) (*
 	if !e.isRegistered(c.code.Plan.Hash()) {
 		return nil, fmt.Errorf("start %s: %w", d.name, ErrNotRegistered)
 	}
-	params, err := encodeParams(p)
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", d.name, err)
-	}
-	keys, err := c.keysOf(params)
+	params, keys, err := c.start(id, p)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", d.name, err)
 	}

@@ -32,7 +32,9 @@ type node struct {
 	retry    *retry
 	timeout  time.Duration
 	buffer   time.Duration
-	options  []string // names of the options given
+	begin    engine.Begin // of a listener's topic
+	origin   string       // "definition/path" of a process that was taken from there
+	options  []string     // names of the options given
 	handler  engine.Handler
 	match    match                                        // of a listener
 	value    func(params json.RawMessage) (string, error) // what else is computed: the time of an At, the interval of an Every

@@ -20,6 +20,9 @@ type Task struct {
 type taskKey struct{}
 
 func withTask(ctx context.Context, a engine.Attempt) context.Context {
+	if a.Message != nil {
+		ctx = withMessage(ctx, a.Message)
+	}
 	return context.WithValue(ctx, taskKey{}, Task{
 		Definition: a.Definition, Instance: a.Instance, Path: a.Path, Attempt: a.Attempt, IdempotencyKey: a.IdempotencyKey,
 	})

@@ -18,8 +18,14 @@ type Code struct {
 	// keys of all listeners, the times of At, the periods of Every; "" where there is none
 	// yet. nil when nothing of the plan is computed.
 	Keys func(params json.RawMessage) ([]eventlog.TaskKey, error)
+	// KeysUnder gives those of a node and what is inside it. nil as Keys.
+	KeysUnder func(path string) func(params json.RawMessage) ([]eventlog.TaskKey, error)
 	// Messages gives the key values of a message, by topic and key name.
 	Messages map[TopicKey]MessageKeys
+	// Begins says where their relays begin; BeginYoung unless it says otherwise.
+	Begins map[TopicKey]Begin
+	// Triggers make calls of records of topics.
+	Triggers []Trigger
 	// Partitions wanted of topics that must be created; an existing topic keeps its own.
 	Topics []string
 }

@@ -26,17 +26,26 @@ type registry struct {
 	current  map[string]*Code
 	order    []*Code // as they were registered
 	recorded map[string]*definition
-	latest   map[string]*machine.Plan // by name, of recorded ones
-	next     int64                    // in the definitions topic
-	changed  chan struct{}            // closed at the next change
+	first    map[version]*machine.Plan // that was recorded as a version
+	latest   map[string]*machine.Plan  // by name, of recorded ones
+	composed map[string]*Code          // put together from codes; nil: that can't be done
+	next     int64                     // in the definitions topic
+	changed  chan struct{}             // closed at the next change
 }
 
-// definition is the value of a record of <app>.definitions; its key is name@hash.
+// version is a definition as people name it.
+type version struct {
+	name   string
+	number int
+}
+
+// definition is the value of a record of <app>.definitions; its key is name@hash. One without
+// a plan says where a trigger begins; see Trigger.recordKey.
 type definition struct {
 	V      int             `json:"v"`
 	Name   string          `json:"name"`
-	Hash   string          `json:"hash"`
-	Plan   json.RawMessage `json:"plan"`
+	Hash   string          `json:"hash,omitempty"`
+	Plan   json.RawMessage `json:"plan,omitempty"`
 	Starts []relayStart    `json:"starts,omitempty"`
 
 	plan *machine.Plan
@@ -51,21 +60,15 @@ type relayStart struct {
 	Offsets []int64 `json:"offsets"`
 }
 
-// relaySpec is a relay that this process can run.
-type relaySpec struct {
-	TopicKey
-	ttl  time.Duration // the longest of the topic's listeners
-	keys MessageKeys
-}
-
 func newRegistry(e *Engine) (*registry, error) {
 	return &registry{e: e, turn: make(chan struct{}, 1), codes: map[string]*Code{}, current: map[string]*Code{},
-		recorded: map[string]*definition{}, latest: map[string]*machine.Plan{}, changed: make(chan struct{})}, nil
+		recorded: map[string]*definition{}, first: map[version]*machine.Plan{}, latest: map[string]*machine.Plan{}, composed: map[string]*Code{}, changed: make(chan struct{})}, nil
 }
 
 // Register makes definitions known to this process: it creates missing topics, records the
 // plans in <app>.definitions with the positions at which their relays start, and returns when
-// both are durable. It may be called while Run works.
+// both are durable. It may be called while Run works. A *ChangedError for each definition that
+// is not what its name and version were recorded for; then nothing is registered.
 func (e *Engine) Register(ctx context.Context, codes ...*Code) error {
 	e.mu.Lock()
 	closed := e.state == isClosed
@@ -94,13 +97,16 @@ func (r *registry) register(ctx context.Context, codes []*Code) error {
 		return err
 	}
 	defer func() { <-r.turn }()
+	if err := r.refresh(ctx); err != nil {
+		return err
+	}
+	if err := r.unchanged(codes); err != nil {
+		return err
+	}
 	for _, c := range codes {
 		if err := r.topics(ctx, c); err != nil {
 			return fmt.Errorf("register %s: %w", c.Plan.Name, err)
 		}
-	}
-	if err := r.refresh(ctx); err != nil {
-		return err
 	}
 	var missing []eventlog.Record
 	for _, c := range codes {
@@ -111,13 +117,22 @@ func (r *registry) register(ctx context.Context, codes []*Code) error {
 		if rec != nil {
 			missing = append(missing, *rec)
 		}
+		more, err := r.triggerRecords(ctx, c)
+		if err != nil {
+			return fmt.Errorf("register %s: %w", c.Plan.Name, err)
+		}
+		missing = append(missing, more...)
 	}
 	if len(missing) > 0 {
 		if err := r.e.log.Publish(ctx, missing...); err != nil {
 			return fmt.Errorf("record definitions: %w", err)
 		}
-		// Another worker may have recorded the same plan first: the first record counts.
+		// Another worker may have recorded the same plan first, or another one as the same
+		// version: the first record counts.
 		if err := r.refresh(ctx); err != nil {
+			return err
+		}
+		if err := r.unchanged(codes); err != nil {
 			return err
 		}
 	}
@@ -127,12 +142,56 @@ func (r *registry) register(ctx context.Context, codes []*Code) error {
 	return nil
 }
 
+// unchanged compares definitions with what was recorded as their versions, and with each
+// other. A plan that only another version of this package encodes otherwise is the same.
+func (r *registry) unchanged(codes []*Code) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	here := map[version]*machine.Plan{}
+	for _, c := range codes {
+		v := version{c.Plan.Name, c.Plan.Version}
+		have := r.first[v]
+		if have == nil {
+			have = here[v]
+		}
+		if have == nil || have.Hash() == c.Plan.Hash() {
+			here[v] = c.Plan
+			continue
+		}
+		if diff := diffPlans(have, c.Plan); len(diff) > 0 {
+			errs = append(errs, &ChangedError{Name: v.name, Version: v.number, Next: r.nextVersion(codes, v.name), Diff: diff})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// nextVersion is above all that are known. Needs mu.
+func (r *registry) nextVersion(codes []*Code, name string) (next int) {
+	for v := range r.first {
+		if v.name == name {
+			next = max(next, v.number+1)
+		}
+	}
+	for _, c := range codes {
+		if c.Plan.Name == name {
+			next = max(next, c.Plan.Version+1)
+		}
+	}
+	return next
+}
+
 // topics creates the topics of a definition and notes what fits them.
 func (r *registry) topics(ctx context.Context, c *Code) error {
 	names := slices.Clone(c.Topics)
 	for _, n := range c.Plan.Tasks() {
 		if n.Topic != "" && !slices.Contains(names, n.Topic) {
 			names = append(names, n.Topic)
+		}
+	}
+	for _, t := range c.Triggers {
+		if !slices.Contains(names, t.Topic) {
+			names = append(names, t.Topic)
 		}
 	}
 	var errs []error
@@ -166,7 +225,8 @@ func (r *registry) record(ctx context.Context, c *Code) (*eventlog.Record, error
 		if n.Kind != eventlog.Listen {
 			continue
 		}
-		at, err := r.start(ctx, c, n)
+		tk := TopicKey{n.Topic, n.Key}
+		at, err := r.begin(ctx, tk, c.Begins[tk], topicTTL(c.Plan, n.Topic))
 		if err != nil {
 			return nil, err
 		}
@@ -179,35 +239,6 @@ func (r *registry) record(ctx context.Context, c *Code) (*eventlog.Record, error
 		return nil, fmt.Errorf("encode definition: %w", err)
 	}
 	return &eventlog.Record{Topic: eventlog.DefinitionsTopic(r.e.log.App()), Key: []byte(key), Value: value}, nil
-}
-
-// start finds the first record that is younger than the listeners' time to live.
-func (r *registry) start(ctx context.Context, c *Code, n *machine.Node) (relayStart, error) {
-	ttl := topicTTL(c.Plan, n.Topic)
-	topic, err := r.e.log.Topic(ctx, n.Topic)
-	if err != nil {
-		return relayStart{}, fmt.Errorf("describe topic %s: %w", n.Topic, err)
-	}
-	offsets, err := r.e.log.OffsetAt(ctx, n.Topic, time.Now().Add(-ttl))
-	if err != nil {
-		return relayStart{}, fmt.Errorf("find where to start in topic %s: %w", n.Topic, err)
-	}
-	return relayStart{Topic: n.Topic, TopicID: topic.ID, Key: n.Key, Offsets: offsets}, nil
-}
-
-// topicTTL is the longest time to live of the plan's listeners to a topic.
-func topicTTL(p *machine.Plan, topic string) (ttl time.Duration) {
-	for _, n := range p.Tasks() {
-		if n.Kind != eventlog.Listen || n.Topic != topic {
-			continue
-		}
-		d := time.Duration(n.TTL) * time.Millisecond
-		if d <= 0 {
-			d = defaultTTL
-		}
-		ttl = max(ttl, d, time.Minute)
-	}
-	return ttl
 }
 
 // refresh reads what the definitions topic got since the last time. Needs the turn.
@@ -266,7 +297,7 @@ func (r *registry) take(records []eventlog.Record) {
 		}
 		d := &definition{}
 		err := json.Unmarshal(rec.Value, d)
-		if err == nil {
+		if err == nil && len(d.Plan) > 0 {
 			d.plan, err = machine.DecodePlan(d.Plan)
 		}
 		if err != nil {
@@ -274,7 +305,13 @@ func (r *registry) take(records []eventlog.Record) {
 			continue
 		}
 		r.recorded[key], news = d, true
-		if p := r.latest[d.Name]; p == nil || d.plan.Version >= p.Version {
+		if d.plan == nil {
+			continue
+		}
+		if v := (version{d.Name, d.plan.Version}); r.first[v] == nil {
+			r.first[v] = d.plan
+		}
+		if p := r.latest[d.Name]; p == nil || d.plan.Version > p.Version {
 			r.latest[d.Name] = d.plan
 		}
 	}
@@ -297,6 +334,7 @@ func (r *registry) add(c *Code) {
 
 // notify tells who waits for changes. Needs mu.
 func (r *registry) notify() {
+	clear(r.composed)
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -308,11 +346,32 @@ func (r *registry) changes() <-chan struct{} {
 	return r.changed
 }
 
-// code is the user code behind a plan, or nil.
+// code is the user code behind a plan, or nil. That of a plan which was composed elsewhere is
+// put together from the definitions that its processes came from.
 func (r *registry) code(hash string) *Code {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.codes[hash]
+	if c := r.codes[hash]; c != nil {
+		return c
+	}
+	c, tried := r.composed[hash]
+	if !tried {
+		if p := r.planOf(hash); p != nil {
+			c = compose(p, r.order)
+		}
+		r.composed[hash] = c
+	}
+	return c
+}
+
+// planOf is a recorded plan. Needs mu.
+func (r *registry) planOf(hash string) *machine.Plan {
+	for _, d := range r.recorded {
+		if d.plan != nil && d.Hash == hash {
+			return d.plan
+		}
+	}
+	return nil
 }
 
 // Current implements machine.Registry: of this process's versions the highest, else of the
@@ -333,67 +392,5 @@ func (r *registry) Plan(hash string) *machine.Plan {
 	if c := r.codes[hash]; c != nil {
 		return c.Plan
 	}
-	for _, d := range r.recorded {
-		if d.Hash == hash {
-			return d.plan
-		}
-	}
-	return nil
-}
-
-// relays are the relays whose key function this process has; protocol rule 17.
-func (r *registry) relays() []relaySpec {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var l []relaySpec
-	for _, c := range r.order {
-		for tk, keys := range c.Messages {
-			k := slices.IndexFunc(l, func(s relaySpec) bool { return s.TopicKey == tk })
-			if k < 0 {
-				k, l = len(l), append(l, relaySpec{TopicKey: tk})
-			}
-			l[k].keys = keys
-		}
-	}
-	for k := range l {
-		for _, c := range r.order {
-			l[k].ttl = max(l[k].ttl, topicTTL(c.Plan, l[k].Topic))
-		}
-		for _, d := range r.recorded {
-			l[k].ttl = max(l[k].ttl, topicTTL(d.plan, l[k].Topic))
-		}
-	}
-	return l
-}
-
-// relay is the relay of a topic and key name as it is known now.
-func (r *registry) relay(tk TopicKey) (relaySpec, bool) {
-	l := r.relays()
-	k := slices.IndexFunc(l, func(s relaySpec) bool { return s.TopicKey == tk })
-	if k < 0 {
-		return relaySpec{}, false
-	}
-	return l[k], true
-}
-
-// startOf is the recorded start of a relay's partition: the lowest of all definitions, and 0
-// for a partition that was unknown then. known is false when no record is of this topic id.
-func (r *registry) startOf(tk TopicKey, topicID string, partition int32) (offset int64, known bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, d := range r.recorded {
-		for _, s := range d.Starts {
-			if s.Topic != tk.Topic || s.Key != tk.Key || s.TopicID != topicID {
-				continue
-			}
-			at := int64(0)
-			if int(partition) < len(s.Offsets) {
-				at = s.Offsets[partition]
-			}
-			if !known || at < offset {
-				offset, known = at, true
-			}
-		}
-	}
-	return offset, known
+	return r.planOf(hash)
 }

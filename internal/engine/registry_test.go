@@ -124,7 +124,7 @@ func TestRegisterRecordsWhereRelaysStart(t *testing.T) {
 func TestRegistryKnowsOtherWorkers(t *testing.T) {
 	log := memLog(t)
 	one, two := newEngine(t, log), newEngine(t, log)
-	old, young := orderCode(t, 1, 2*time.Hour), orderCode(t, 2, time.Hour)
+	old, young := orderCode(t, 1, 30*time.Minute), orderCode(t, 2, 2*time.Hour)
 	if err := one.Register(t.Context(), old, young); err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,7 @@ type relay struct {
 	// The driver sets these before each step; they may change while it runs.
 	ttl  time.Duration
 	keys MessageKeys
+	call func(*eventlog.Message) (*eventlog.Request, error) // of a trigger, instead of keys
 
 	topicID string
 	out     []eventlog.Record // not acknowledged
@@ -72,7 +73,10 @@ func (r *relay) step(last relayOp, res relayResult) relayOp {
 		r.topicID = res.topicID
 	case relayRead:
 		for k := range res.records {
-			r.record(&res.records[k])
+			if err := r.record(&res.records[k]); err != nil {
+				r.out, r.sent, r.moved = nil, 0, false
+				return relayFail{err}
+			}
 		}
 		r.next, r.moved = res.next, true
 	case relayPublish:
@@ -96,8 +100,17 @@ func (r *relay) publishing(op relayOp) bool {
 	return is
 }
 
-// record makes the requests of one record, or its dead letter.
-func (r *relay) record(rec *eventlog.Record) {
+// record makes the requests of one record, or its dead letter. The error is errRelayEnded.
+func (r *relay) record(rec *eventlog.Record) error {
+	if r.call != nil {
+		return r.trigger(rec)
+	}
+	r.message(rec)
+	return nil
+}
+
+// message makes the deliveries of one record.
+func (r *relay) message(rec *eventlog.Record) {
 	values, err := r.values(rec)
 	if err != nil {
 		r.deadLetter(rec, "its key can't be computed: "+err.Error())

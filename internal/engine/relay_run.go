@@ -174,6 +174,15 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 	for ctx.Err() == nil {
 		if spec, ok := e.registry.relay(tk); ok {
 			d.r.ttl, d.r.keys = spec.ttl, spec.keys
+			if spec.call != nil {
+				d.r.call = func(m *eventlog.Message) (*eventlog.Request, error) {
+					q, err := spec.call(ctx, m)
+					if ctx.Err() != nil {
+						return nil, errRelayEnded
+					}
+					return q, err
+				}
+			}
 		}
 		last = d.r.step(last, res)
 		res = d.do(ctx, last)

@@ -1,0 +1,235 @@
+package workflow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/engine"
+)
+
+// trigger makes calls of the records of a topic.
+type trigger struct {
+	kind     string // "start" or "stop"
+	topic    string
+	begin    engine.Begin
+	call     func(*compiled) func(context.Context, *eventlog.Message) (*eventlog.Request, error)
+	mistakes []string
+}
+
+const (
+	startKind = "start"
+	stopKind  = "stop"
+)
+
+// verb is how users know it.
+func (t *trigger) verb() string {
+	if t.kind == startKind {
+		return "StartOn"
+	}
+	return "StopOn"
+}
+
+// StartOn is a copy of the definition of which the records of a topic start instances, in
+// all engines that have it registered: each record once, whatever dies or is repeated. The
+// function is given the record's value, decoded from JSON, and says the id and the parameters;
+// MessageFrom has the rest of the record. An id that is "" passes the record over, one that
+// has run before starts nothing. For one record it must always give the same id, so it must
+// not make one up; see IDFrom.
+//
+// A record that can't be decoded, or for which the function returns an error or panics, goes
+// to the dead-letter topic with the reason, and the next one is looked at. Records of a
+// partition are looked at one after the other, so a slow function holds up those behind.
+//
+// Reading begins, where no engine ever read, with the first record that is younger than 24
+// hours when the definition is first registered, or where From says. Of several registered
+// versions the highest that has StartOn starts the instances. The only option is From.
+func StartOn[P, M any](d *Definition[P], topic string, f func(context.Context, *M) (id string, p P, err error), options ...Option) *Definition[P] {
+	t := trigger{kind: startKind, topic: topic}
+	if f == nil {
+		t.mistakes = append(t.mistakes, "its function is nil")
+	}
+	name := d.name
+	t.call = func(c *compiled) func(context.Context, *eventlog.Message) (*eventlog.Request, error) {
+		return func(ctx context.Context, m *eventlog.Message) (*eventlog.Request, error) {
+			v, err := decodeMessage[M](m)
+			if err != nil {
+				return nil, fmt.Errorf("start %s: %w", name, err)
+			}
+			id, p, err := f(withMessage(ctx, m), v)
+			switch {
+			case err != nil:
+				return nil, fmt.Errorf("start %s: %w", name, err)
+			case id == "":
+				return nil, nil
+			}
+			params, keys, err := c.start(id, p)
+			if err != nil {
+				return nil, fmt.Errorf("start %s: %w", name, err)
+			}
+			return &eventlog.Request{
+				Type: eventlog.StartInstance, ID: id, Definition: name, Plan: c.code.Plan.Hash(),
+				Params: params, Keys: keys, HasKeys: true,
+			}, nil
+		}
+	}
+	return d.on(t, options)
+}
+
+// StopOn is a copy of the definition of which the records of a topic stop instances. The
+// function is given the record's value, decoded from JSON, and says the id; "" passes the
+// record over. All that is said of StartOn holds here too. Records that name no instance of
+// the definition go to the dead-letter topic, so that one which overtook the start is not
+// lost; those that name an ended one do nothing.
+func StopOn[P, M any](d *Definition[P], topic string, f func(context.Context, *M) (id string, err error), options ...Option) *Definition[P] {
+	t := trigger{kind: stopKind, topic: topic}
+	if f == nil {
+		t.mistakes = append(t.mistakes, "its function is nil")
+	}
+	name := d.name
+	t.call = func(*compiled) func(context.Context, *eventlog.Message) (*eventlog.Request, error) {
+		return func(ctx context.Context, m *eventlog.Message) (*eventlog.Request, error) {
+			v, err := decodeMessage[M](m)
+			if err != nil {
+				return nil, fmt.Errorf("stop %s: %w", name, err)
+			}
+			id, err := f(withMessage(ctx, m), v)
+			switch {
+			case err != nil:
+				return nil, fmt.Errorf("stop %s: %w", name, err)
+			case id == "":
+				return nil, nil
+			}
+			if err := eventlog.ValidateID(id); err != nil {
+				return nil, fmt.Errorf("stop %s: %w", name, err)
+			}
+			reason := fmt.Sprintf("record %s/%d@%d", m.Topic, m.Partition, m.Offset)
+			return &eventlog.Request{Type: eventlog.StopInstance, ID: id, Definition: name, Reason: reason}, nil
+		}
+	}
+	return d.on(t, options)
+}
+
+// on is a copy with one more trigger.
+func (d *Definition[P]) on(t trigger, options []Option) *Definition[P] {
+	for _, o := range options {
+		if o.name != fromOption {
+			t.mistakes = append(t.mistakes, fmt.Sprintf("%s is no option of %s", or(o.name, "an empty Option"), t.verb()))
+			continue
+		}
+		var n node
+		o.apply(&n)
+		t.begin, t.mistakes = n.begin, append(t.mistakes, n.mistakes...)
+	}
+	c := d.copy()
+	c.triggers = append(c.triggers, t)
+	return c
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// start checks and encodes what an instance starts with.
+func (c *compiled) start(id string, p any) (json.RawMessage, []eventlog.TaskKey, error) {
+	if err := eventlog.ValidateID(id); err != nil {
+		return nil, nil, err
+	}
+	params, err := encodeParams(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err := c.keysOf(params)
+	return params, keys, err
+}
+
+// triggers checks what starts and stops instances, and gives it to the engine.
+func (c *compiler) triggers(l []trigger) {
+	seen := map[[2]string]bool{}
+	for k := range l {
+		t := &l[k]
+		path := t.verb() + " " + t.topic
+		if why := badTopic(t.topic); why != "" {
+			c.mistake(t.verb(), "its topic %s", why)
+		}
+		if seen[[2]string{t.kind, t.topic}] {
+			c.mistake(path, "a definition has one for a topic")
+		}
+		seen[[2]string{t.kind, t.topic}] = true
+		for _, m := range t.mistakes {
+			c.mistake(path, "%s", m)
+		}
+		c.out.code.Triggers = append(c.out.code.Triggers, engine.Trigger{Topic: t.topic, Kind: t.kind, Begin: t.begin, Call: t.call(&c.out)})
+		c.out.triggers = append(c.out.triggers, pathTopic{path, t.topic})
+	}
+}
+
+// Beginning says where reading a topic begins that was never read before.
+type Beginning int
+
+const (
+	Earliest Beginning = iota + 1 // with the first record that the topic has
+	Latest                        // with the first record that comes after Register
+)
+
+const fromOption = "From"
+
+// From says where reading the topic of a Listen, a StartOn or a StopOn begins. It counts when
+// the definition's version is registered for the first time: afterwards reading goes on where
+// it was. Without it, reading begins with the first record that is younger than Buffer (24
+// hours).
+func From(b Beginning) Option {
+	return Option{fromOption, []eventlog.Kind{eventlog.Listen}, func(n *node) {
+		switch b {
+		case Earliest:
+			n.begin = engine.BeginEarliest
+		case Latest:
+			n.begin = engine.BeginLatest
+		default:
+			n.mistakes = append(n.mistakes, "From is given neither Earliest nor Latest")
+		}
+	}}
+}
+
+// begins notes where the relay of a listener begins: listeners that share it must agree.
+func (c *compiler) begins(path string, n node, k engine.TopicKey) {
+	have, twice := c.out.code.Begins[k]
+	if c.out.code.Begins == nil {
+		c.out.code.Begins = map[engine.TopicKey]engine.Begin{}
+	}
+	c.out.code.Begins[k] = n.begin
+	if twice && have != n.begin {
+		c.mistake(path, "it begins to read topic %s elsewhere than another listener with %s: give both the same From", n.topic, n.match.key)
+	}
+}
+
+type messageKey struct{}
+
+func withMessage(ctx context.Context, m *eventlog.Message) context.Context {
+	return context.WithValue(ctx, messageKey{}, m)
+}
+
+// MessageFrom is the record that a function of a Listen, StartOn or StopOn was called with:
+// its topic, partition, offset, key and headers. It is nil for every other context. It must
+// not be changed.
+func MessageFrom(ctx context.Context) *eventlog.Message {
+	m, _ := ctx.Value(messageKey{}).(*eventlog.Message)
+	return m
+}
+
+// ErrChanged: a definition is not the one that was registered under its name and version; the
+// error says what differs and which version number is free.
+var ErrChanged = errors.New("workflow: definition changed without a new version")
+
+// changed names the engine's errors of definitions that changed, wherever they are in err.
+func changed(err error) error {
+	if c, ok := errors.AsType[*engine.ChangedError](err); ok && c != nil {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	return err
+}
