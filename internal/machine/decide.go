@@ -24,7 +24,7 @@ func (t *Turn) call(r *eventlog.Request) string {
 		return t.start(i, r)
 	case eventlog.StopInstance:
 		switch {
-		case i == nil || i.Run == 0:
+		case i == nil || i.Run == 0, r.Definition != "" && r.Definition != i.Definition:
 			return t.refuse(r, NotFound)
 		case i.Terminal():
 			return t.refuse(r, Terminal)
