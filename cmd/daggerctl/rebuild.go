@@ -3,25 +3,40 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/engine"
+	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/snapshot"
 )
 
-type rebuildArgs struct{ partitions []int }
+type rebuildArgs struct {
+	partitions []int
+	parallel   int
+	resume     bool
+	snapshots  string
+}
 
 func rebuildCommand(e *env) *cobra.Command {
 	var a rebuildArgs
 	c := &cobra.Command{
 		Use: "rebuild", Short: "make the store anew from the log", Args: noArgs,
-		Long: "rebuild empties partitions of the store and folds them again from the beginning of the log. It may be a new store. " +
-			"When it is interrupted, the partition at work stands at an earlier event: rebuild it again, or let an engine go on from there.",
+		Long: "rebuild folds partitions of the store again, from the beginning of the log or from snapshots. It may be a new store.\n\n" +
+			"In a Pebble store a partition is built beside the old one and replaces it in one step; interrupted, the next rebuild goes on where it was. " +
+			"In another store the partition is emptied first; interrupted, it stands at an earlier event, from which --resume or an engine goes on. " +
+			"There an engine may work meanwhile: it then folds the partition itself, and rebuild waits for it.",
 		RunE: func(c *cobra.Command, _ []string) error { return rebuild(c.Context(), e, a) },
 	}
-	c.Flags().IntSliceVar(&a.partitions, "partition", nil, "only the partition `N`; may be repeated")
+	f := c.Flags()
+	f.IntSliceVar(&a.partitions, "partition", nil, "only the partition `N`; may be repeated")
+	f.IntVar(&a.parallel, "parallel", 0, "how many partitions at once (0: as many as there are processors)")
+	f.BoolVar(&a.resume, "resume", false, "go on from where the store stands instead of emptying it")
+	f.StringVar(&a.snapshots, "snapshots", "", "begin with the newest valid snapshots in the bucket `URL`, e.g. file:DIR")
 	return c
 }
 
@@ -30,6 +45,8 @@ type rebuilt struct {
 	Partition int32  `json:"partition"`
 	Events    int64  `json:"events"`
 	AsOf      uint64 `json:"as_of"`
+	From      uint64 `json:"from,omitempty"`
+	ByOwner   bool   `json:"by_owner,omitempty"`
 }
 
 // rebuild folds partitions of the store again.
@@ -39,35 +56,45 @@ func rebuild(ctx context.Context, e *env, a rebuildArgs) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(), log.Close()) }()
-	var partitions []int32
+	o := engine.RebuildOptions{Parallel: a.parallel, Resume: a.resume}
 	for _, p := range a.partitions {
 		if p < 0 || p >= int(log.Partitions()) {
 			return failure(statusUsage, "--partition %d: the log has partitions 0 to %d", p, log.Partitions()-1)
 		}
-		if !slices.Contains(partitions, int32(p)) {
-			partitions = append(partitions, int32(p))
+		if !slices.Contains(o.Partitions, int32(p)) {
+			o.Partitions = append(o.Partitions, int32(p))
 		}
 	}
-	if len(partitions) == 0 {
-		for p := range log.Partitions() {
-			partitions = append(partitions, p)
+	if a.snapshots != "" {
+		if o.Snapshots, err = openBucket(ctx, a.snapshots); err != nil {
+			return err
 		}
+		defer func() { err = errors.Join(err, o.Snapshots.Close()) }()
 	}
-	total, err := records(ctx, log, partitions)
+	done, err := e.rebuild(ctx, "rebuild", log, store, o)
 	if err != nil {
 		return err
 	}
-	bar := e.newProgress("rebuild", total)
-	done := []rebuilt{}
-	for _, p := range partitions {
-		r, err := engine.Rebuild(ctx, log, store, p, func(n, _ int64) { bar.set(p, n) })
-		if err != nil {
-			bar.end()
-			return err
-		}
-		done = append(done, rebuilt{p, r.Events, r.AsOf})
+	return e.printRebuilt(done)
+}
+
+// rebuild rebuilds and shows how far it is.
+func (e *env) rebuild(ctx context.Context, what string, log eventlog.Log, store projection.Store, o engine.RebuildOptions) ([]engine.Rebuilt, error) {
+	total, err := records(ctx, log, o.Partitions)
+	if err != nil {
+		return nil, err
 	}
-	bar.end()
+	bar := e.newProgress(what, total)
+	defer bar.end()
+	o.Progress = func(p int32, n, _ int64) { bar.set(p, n) }
+	return engine.Rebuild(ctx, log, store, o)
+}
+
+func (e *env) printRebuilt(list []engine.Rebuilt) error {
+	done := []rebuilt{}
+	for _, r := range list {
+		done = append(done, rebuilt{r.Partition, r.Events, r.AsOf, r.From, r.ByOwner})
+	}
 	switch e.output {
 	case "json":
 		return e.print(done)
@@ -79,9 +106,25 @@ func rebuild(ctx context.Context, e *env, a rebuildArgs) (err error) {
 		}
 		return nil
 	}
-	t := e.table("PARTITION", "EVENTS", "AS OF")
+	t := e.table("PARTITION", "FROM", "EVENTS", "AS OF")
 	for _, r := range done {
-		t.row(strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Events, 10), strconv.FormatUint(r.AsOf, 10))
+		from := "the beginning"
+		switch {
+		case r.ByOwner:
+			from = "its owner"
+		case r.From > 0:
+			from = fmt.Sprintf("event %d", r.From)
+		}
+		t.row(strconv.Itoa(int(r.Partition)), from, strconv.FormatInt(r.Events, 10), strconv.FormatUint(r.AsOf, 10))
 	}
 	return t.end()
+}
+
+// openBucket opens a bucket of snapshots.
+func openBucket(ctx context.Context, raw string) (snapshot.Bucket, error) {
+	b, err := snapshot.OpenBucket(ctx, raw)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return b, nil
 }

@@ -114,11 +114,12 @@ func checkStores(t *testing.T, log eventlog.Log, urls []string) {
 		t.Fatal(err)
 	}
 	defer empty.Close()
-	for p := range log.Partitions() {
-		rebuilt, err := engine.Rebuild(t.Context(), log, empty, p, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+	all, err := engine.Rebuild(t.Context(), log, empty, engine.RebuildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, rebuilt := range all {
+		p := int32(p)
 		if stands[p] != rebuilt.AsOf {
 			t.Errorf("partition %d: the store stands at event %d, the log ends with %d", p, stands[p], rebuilt.AsOf)
 			continue

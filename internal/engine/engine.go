@@ -44,6 +44,8 @@ type Config struct {
 
 	Observer Observer // of what happens, for metrics
 
+	Snapshots Snapshots // zero: none are taken or used
+
 	Rules machine.Rules    // zero in production
 	Now   func() time.Time // the clock; nil: time.Now
 }

@@ -73,6 +73,7 @@ type ownerConfig struct {
 	maxTimers   int   // timers in a turn
 	observed    bool  // events are told
 	recoverRows int   // changed rows after which a recovery writes to the store
+	folding     bool  // a folder's: the store may stand behind its epoch
 }
 
 // owner is the step function of one partition: step takes the result of what it asked for

@@ -24,7 +24,7 @@ func (o *owner) acquired(r result) op {
 		return o.drop()
 	case o.mark.N > 0 && o.mark.LogID != o.logID:
 		return o.fail(fmt.Errorf("%w: it has folded the events topic %s, this log's is %s; use an empty store with this log", ErrForeignStore, o.mark.LogID, o.logID))
-	case o.mark.N > o.epoch: // protocol rule 25: the store is ahead of its log
+	case o.mark.N > o.epoch && !o.folding: // protocol rule 25: the store is ahead of its log
 		return o.drop()
 	}
 	o.phase = basing

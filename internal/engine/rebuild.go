@@ -4,181 +4,219 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
+	"runtime"
+	"sync"
+	"time"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/snapshot"
 )
 
-// Rebuilt is what Rebuild did.
+// Rebuilt is what Rebuild did with a partition.
 type Rebuilt struct {
-	Events int64  // folded
-	AsOf   uint64 // number of the last one
+	Partition int32
+	Events    int64  // folded
+	AsOf      uint64 // number of the last one
+	From      uint64 // the event up to which a snapshot, or an earlier attempt, already was; 0 = neither
+	ByOwner   bool   // an owner took the partition meanwhile and folded it itself
 }
 
-// Rebuild empties one partition of the store and folds it again from the beginning of the
-// log. progress (or nil) is told how many offsets of how many are read. An owner that works
-// on the partition meanwhile makes it fail, and takes the partition again itself. Cancelled,
-// it leaves a store that stands at an earlier event; an owner goes on from there.
-func Rebuild(ctx context.Context, log eventlog.Log, store projection.Store, partition int32, progress func(done, total int64)) (Rebuilt, error) {
+// RebuildOptions say what is rebuilt and how. The zero value rebuilds everything.
+type RebuildOptions struct {
+	Partitions []int32         // nil: all
+	Parallel   int             // partitions at once; 0 = as many as there are processors
+	Resume     bool            // where a store can't build aside: go on from where it stands instead of emptying it
+	Snapshots  snapshot.Bucket // begin with the newest valid snapshot; nil: with the log
+	BatchRows  int             // changed rows after which they are written; 0 = 20,000
+	// Progress is told how many offsets of how many of a partition are read. It is called by
+	// several goroutines.
+	Progress func(partition int32, done, total int64)
+}
+
+// Rebuild folds partitions of the store again, from the log. A store that is a
+// projection.Stager builds each beside the one in use and replaces it in one step when it
+// is complete: an engine that works on it in this process reads and writes the old one until
+// then, and goes on with the new one. What was built when Rebuild is cut off stays, and the
+// next one goes on with it. Any other store is emptied first, partition by partition, unless
+// Resume is set; an owner that works on it meanwhile takes the partition again and folds it
+// itself, and Rebuild waits for it. The first error ends it.
+func Rebuild(ctx context.Context, log eventlog.Log, store projection.Store, o RebuildOptions) ([]Rebuilt, error) {
+	partitions := o.Partitions
+	if partitions == nil {
+		for p := range log.Partitions() {
+			partitions = append(partitions, p)
+		}
+	}
+	parallel := o.Parallel
+	if parallel <= 0 {
+		parallel = runtime.GOMAXPROCS(0)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make([]Rebuilt, len(partitions))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(parallel, len(partitions)) {
+		wg.Go(func() {
+			for k := range next {
+				var err error
+				if done[k], err = rebuildOne(ctx, log, store, partitions[k], o); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	for k := range partitions {
+		select {
+		case next <- k:
+		case <-ctx.Done():
+		}
+	}
+	close(next)
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+func rebuildOne(ctx context.Context, log eventlog.Log, store projection.Store, partition int32, o RebuildOptions) (Rebuilt, error) {
 	f, err := newFolder(ctx, log, store, partition)
 	if err != nil {
 		return Rebuilt{}, err
 	}
 	defer f.close()
-	f.progress = progress
+	f.r.e.cfg.Snapshots.Bucket = o.Snapshots
+	if o.BatchRows > 0 {
+		f.r.o.recoverRows = o.BatchRows
+	}
+	if o.Progress != nil {
+		f.progress = func(done, total int64) { o.Progress(partition, done, total) }
+	}
 	epoch, err := f.epoch()
 	if err != nil {
 		return Rebuilt{}, err
 	}
-	if err := store.Drop(ctx, partition, epoch); err != nil {
-		return Rebuilt{}, fmt.Errorf("empty partition %d of the store: %w", partition, err)
+	var done Rebuilt
+	if stager, ok := store.(projection.Stager); ok {
+		done, err = f.aside(stager)
+	} else {
+		done, err = f.inPlace(epoch, o.Resume)
 	}
-	f.r.o.epoch = epoch
-	if err := f.run(func(next op) result { return f.r.do(ctx, next) }); err != nil {
+	if err != nil {
 		return Rebuilt{}, fmt.Errorf("rebuild partition %d: %w", partition, err)
 	}
-	if err := f.finish(ctx); err != nil {
-		return Rebuilt{}, fmt.Errorf("rebuild partition %d: %w", partition, err)
-	}
-	return Rebuilt{Events: f.events, AsOf: f.r.o.st.N}, nil
+	return done, nil
 }
 
-// folder folds a partition as its owner does at a take-over: with the owner's own steps,
-// from the one that takes the store up to the one that would read the due index.
-type folder struct {
-	r        *runner
-	start    int64
-	target   uint64 // last event to fold; 0 = to the end
-	events   int64
-	progress func(done, total int64)
-}
-
-// foldCache is how many bytes of instances a folder keeps in memory.
-const foldCache = 64 << 20
-
-func newFolder(ctx context.Context, log eventlog.Log, store projection.Store, partition int32) (*folder, error) {
-	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
+// aside builds the partition beside the one in use and replaces it.
+func (f *folder) aside(stager projection.Stager) (done Rebuilt, err error) {
+	ctx := f.r.life
+	built, err := stager.Stage(ctx, f.r.partition)
 	if err != nil {
-		return nil, fmt.Errorf("describe the events topic: %w", err)
+		return done, err
 	}
-	if partition < 0 || int(partition) >= len(topic.Partitions) {
-		return nil, fmt.Errorf("partition %d: the log has %d", partition, len(topic.Partitions))
-	}
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil)) // what goes wrong is returned
-	r := &runner{e: &Engine{log: log, store: store, logger: quiet, eventsID: topic.ID}, partition: partition, logger: quiet, life: ctx}
-	r.o = newOwner(ownerConfig{app: log.App(), partition: partition, partitions: log.Partitions(), cacheSize: foldCache})
-	have := topic.Partitions[partition]
-	r.o.phase, r.o.barrier = acquiring, have.End-1
-	return &folder{r: r, start: have.Start}, nil
-}
-
-// epoch is that with which the store may be changed: the one that acquired it last, which
-// is an event number of this log.
-func (f *folder) epoch() (uint64, error) {
-	v, err := f.r.e.store.View(f.r.life, f.r.partition)
-	if errors.Is(err, projection.ErrStateLost) {
-		return f.lastOwner()
-	}
+	defer func() { err = errors.Join(err, built.Close()) }()
+	w, err := built.Watermark(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("read partition %d of the store: %w", f.r.partition, err)
-	}
-	defer v.Close()
-	w, err := v.Watermark(f.r.life)
-	if errors.Is(err, projection.ErrStateLost) {
-		return f.lastOwner()
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read partition %d of the store: %w", f.r.partition, err)
+		return done, err
 	}
 	last := f.r.lastBefore(f.r.o.barrier + 1)
-	switch {
-	case last.err != nil:
-		return 0, last.err
-	case w.Epoch > last.n:
-		return 0, fmt.Errorf("%w: partition %d was acquired by event %d, but the log ends at event %d; use an empty store", ErrForeignStore, f.r.partition, w.Epoch, last.n)
+	if last.err != nil {
+		return done, last.err
 	}
-	return w.Epoch, nil
-}
-
-// lastOwner finds the epoch of a store that can't say it: no later one acquired it.
-func (f *folder) lastOwner() (epoch uint64, err error) {
-	sc := scan{log: f.r.e.log, partition: f.r.partition, topicID: f.r.e.eventsID}
-	err = sc.run(f.r.life, func(ev *eventlog.Event, _ int64) bool {
-		if ev.Type == eventlog.PartitionOwned {
-			epoch = ev.N
+	if w.N > 0 && (w.LogID != f.r.e.eventsID || w.N > last.n) { // of another log
+		if err := built.Reset(ctx); err != nil {
+			return done, err
 		}
-		return true
-	})
-	return epoch, err
+	}
+	f.r.e.store = aside{Store: f.r.e.store, built: built}
+	if err := f.fold(); err != nil {
+		return done, err
+	}
+	if f.r.o.st.N > 0 {
+		if err := built.Replace(ctx); err != nil {
+			return done, err
+		}
+	}
+	return f.rebuilt(), nil
 }
 
-// run steps the owner until everything wanted is folded; do answers what it asks for.
-func (f *folder) run(do func(op) result) error {
-	o := f.r.o
-	next := op(opAcquire{epoch: o.epoch})
+// inPlace empties the partition and folds it, or goes on with it.
+func (f *folder) inPlace(epoch uint64, resume bool) (Rebuilt, error) {
+	ctx := f.r.life
+	if !resume {
+		if err := f.r.e.store.Drop(ctx, f.r.partition, epoch); err != nil {
+			return Rebuilt{}, fmt.Errorf("empty the store's partition: %w", err)
+		}
+	}
+	f.r.o.epoch = epoch
+	err := f.fold()
+	if errors.Is(err, projection.ErrFenced) || errors.Is(err, projection.ErrWatermark) || errors.Is(err, errStoreMoved) {
+		return f.byOwner()
+	}
+	if err != nil {
+		return Rebuilt{}, err
+	}
+	return f.rebuilt(), nil
+}
+
+// fold folds everything and writes it.
+func (f *folder) fold() error {
+	if err := f.run(func(next op) result { return f.r.do(f.r.life, next) }); err != nil {
+		return err
+	}
+	return f.finish(f.r.life)
+}
+
+func (f *folder) rebuilt() Rebuilt {
+	return Rebuilt{Partition: f.r.partition, Events: f.events, AsOf: f.r.o.st.N, From: f.from}
+}
+
+// byOwner waits until an owner that took the partition has folded as much.
+func (f *folder) byOwner() (Rebuilt, error) {
+	ctx := f.r.life
+	last := f.r.lastBefore(f.r.o.barrier + 1)
+	if last.err != nil {
+		return Rebuilt{}, last.err
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
 	for {
-		switch x := next.(type) {
-		case opFail:
-			return x.err
-		case opIndex:
-			if f.progress != nil {
-				f.progress(o.barrier+1-f.start, o.barrier+1-f.start)
-			}
-			return nil
+		w, err := watermark(ctx, f.r.e.store, f.r.partition)
+		switch {
+		case err != nil:
+			return Rebuilt{}, err
+		case w.N >= last.n:
+			return Rebuilt{Partition: f.r.partition, AsOf: w.N, ByOwner: true}, nil
 		}
-		res := do(next)
-		if _, is := next.(opTail); is && res.err == nil {
-			f.cut(&res)
-			f.events += int64(len(res.tail))
-			if f.progress != nil {
-				f.progress(min(f.r.tailOff, o.barrier+1)-f.start, o.barrier+1-f.start)
-			}
+		if f.progress != nil {
+			f.progress(max(0, w.Offset-f.start), f.r.o.barrier+1-f.start)
 		}
-		next = o.step(0, res)
-		if o.st != nil {
-			o.forwarded(o.st.Forwarded) // nobody sends it
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return Rebuilt{}, context.Cause(ctx)
 		}
 	}
 }
 
-// cut ends the tail at the target.
-func (f *folder) cut(res *result) {
-	if f.target == 0 {
-		return
-	}
-	for k := range res.tail {
-		if res.tail[k].event.N > f.target {
-			res.tail, res.done = res.tail[:k], true
-			break
-		}
-	}
-	if n := len(res.tail); n > 0 && res.tail[n-1].event.N == f.target {
-		res.done = true
-	}
+// aside is a store whose partition is the one that is built beside the one in use.
+type aside struct {
+	projection.Store
+	built projection.Staged
 }
 
-// finish writes what the last batch did not have.
-func (f *folder) finish(ctx context.Context) error {
-	o := f.r.o
-	for id, reason := range o.st.Frozen {
-		return fmt.Errorf("instance %q can't be folded; an owner will put it into quarantine: %s", id, reason)
-	}
-	if o.st.N == o.mark.N {
-		return nil
-	}
-	if err := f.r.store.Apply(ctx, *o.batch()); err != nil {
-		return fmt.Errorf("write store: %w", err)
-	}
-	o.applied(nil)
-	if err := f.r.store.Flush(ctx); err != nil {
-		return fmt.Errorf("flush store: %w", err)
-	}
-	return nil
+// Acquire gives what is built. What the folder closes is not closed for good.
+func (a aside) Acquire(context.Context, int32, uint64) (projection.Partition, error) {
+	return stays{a.built}, nil
 }
 
-func (f *folder) close() {
-	f.r.closeTail()
-	f.r.closeStore()
-}
+// Drop begins again.
+func (a aside) Drop(ctx context.Context, _ int32, _ uint64) error { return a.built.Reset(ctx) }
+
+// stays is a partition that somebody else closes.
+type stays struct{ projection.Partition }
+
+func (stays) Close() error { return nil }

@@ -57,7 +57,7 @@ func TestFoldWritesAndReadsBack(t *testing.T) {
 
 	wide, narrow := memStore(t), memStore(t)
 	began := time.Now()
-	r, err := Rebuild(t.Context(), log, wide, p, nil)
+	r, err := rebuildOne(t.Context(), log, wide, p, RebuildOptions{})
 	if err != nil || r.Events != int64(len(events)) {
 		t.Fatal(r, err)
 	}

@@ -247,6 +247,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	wg.Go(func() { e.assignments(assign, owners) })
 	wg.Go(func() { e.relays(owners) })
 	wg.Go(func() { e.watchHandlers(handlers) })
+	wg.Go(func() { e.snapshotsLoop(assign) })
 
 	var failed error
 	select {

@@ -157,7 +157,9 @@ func (r *runner) acquire(epoch uint64) (res result) {
 	if r.store, res.err = r.e.store.Acquire(r.life, r.partition, epoch); res.err != nil {
 		return res
 	}
-	res.watermark, res.err = r.store.Watermark(r.life)
+	if res.watermark, res.err = r.store.Watermark(r.life); res.err == nil {
+		res.err = r.restored(epoch, &res)
+	}
 	return res
 }
 

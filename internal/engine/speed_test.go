@@ -128,7 +128,7 @@ func BenchmarkRebuild(b *testing.B) {
 	for range b.N {
 		fresh := open()
 		for p := range log.Partitions() {
-			r, err := Rebuild(b.Context(), log, fresh, p, nil)
+			r, err := rebuildOne(b.Context(), log, fresh, p, RebuildOptions{})
 			if err != nil {
 				b.Fatal(err)
 			}

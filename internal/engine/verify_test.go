@@ -155,11 +155,11 @@ func TestVerify(t *testing.T) {
 	// Rebuild mends it, and an empty store comes to the same rows.
 	empty := memStore(t)
 	for p := range log.Partitions() {
-		a, err := Rebuild(t.Context(), log, store, p, nil)
+		a, err := rebuildOne(t.Context(), log, store, p, RebuildOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := Rebuild(t.Context(), log, empty, p, nil)
+		b, err := rebuildOne(t.Context(), log, empty, p, RebuildOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,10 +196,10 @@ func TestVerifyEmpty(t *testing.T) {
 	if err != nil || v.Differences != 0 || v.Events != 0 || v.Partitions != 4 {
 		t.Errorf("%+v, %v", v, err)
 	}
-	if r, err := Rebuild(t.Context(), log, store, 1, nil); err != nil || r != (Rebuilt{}) {
+	if r, err := rebuildOne(t.Context(), log, store, 1, RebuildOptions{}); err != nil || r != (Rebuilt{Partition: 1}) {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := Rebuild(t.Context(), log, store, 4, nil); err == nil {
+	if _, err := rebuildOne(t.Context(), log, store, 4, RebuildOptions{}); err == nil {
 		t.Error("rebuilt a partition that the log does not have")
 	}
 }
@@ -344,7 +344,7 @@ func TestVerifyQuarantine(t *testing.T) {
 			Starts: []eventlog.Start{{Path: "P/price", Kind: eventlog.Execute}}},
 		&eventlog.Event{N: 4, Type: eventlog.InstanceQuarantined, At: 7, ID: id, Seq: 2, Run: 3, Act: 1, Reason: "fold panicked"},
 	)
-	rebuilt, err := Rebuild(t.Context(), log, store, p, nil)
+	rebuilt, err := rebuildOne(t.Context(), log, store, p, RebuildOptions{})
 	if err != nil || rebuilt.AsOf != 4 {
 		t.Fatal(rebuilt, err)
 	}
@@ -398,7 +398,7 @@ func TestVerifyQuarantine(t *testing.T) {
 		{&eventlog.Event{N: 7, Type: eventlog.Checkpoint, At: 9, Pos: &eventlog.Position{}}, "event 7 follows event 5 in partition"},
 	} {
 		appendEvents(t, log, p, c.event)
-		if _, err := Rebuild(t.Context(), log, memStore(t), p, nil); err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), fmt.Sprintf("partition %d", p)) {
+		if _, err := rebuildOne(t.Context(), log, memStore(t), p, RebuildOptions{}); err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), fmt.Sprintf("partition %d", p)) {
 			t.Errorf("rebuild over a gap: %v", err)
 		}
 	}
@@ -415,7 +415,7 @@ func TestRebuildOfAnotherLogsStore(t *testing.T) {
 		t.Errorf("engine with another log: %v", err)
 	}
 	before := dumpRows(t, store, 1)
-	if _, err := Rebuild(t.Context(), memLog(t), store, 1, nil); !errors.Is(err, ErrForeignStore) {
+	if _, err := rebuildOne(t.Context(), memLog(t), store, 1, RebuildOptions{}); !errors.Is(err, ErrForeignStore) {
 		t.Errorf("rebuild with another log: %v", err)
 	}
 	if diff := cmp.Diff(before, dumpRows(t, store, 1)); diff != "" {

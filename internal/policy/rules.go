@@ -42,7 +42,7 @@ var impure = []string{
 var drivers = []string{"eventlog/kafkalog", "eventlog/embedlog", "projection/memstore", "backends/..."}
 
 // public is what users have.
-var public = append([]string{"eventlog", "projection", "workflow"}, drivers...)
+var public = append([]string{"eventlog", "projection", "projection/snapshot", "workflow"}, drivers...)
 
 // rules, from the bottom to the top:
 //
@@ -59,6 +59,7 @@ var rules = map[string]rule{
 
 	"projection":           {ours: []string{"eventlog"}},
 	"projection/memstore":  {ours: []string{"projection", "eventlog"}},
+	"projection/snapshot":  {ours: []string{"projection"}, theirs: []string{"github.com/klauspost/compress/zstd"}},
 	"projection/storetest": {ours: []string{"projection", "projection/memstore", "eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
 
 	"backends/pebble":    {ours: []string{"projection"}, theirs: []string{pebble}},
@@ -68,10 +69,10 @@ var rules = map[string]rule{
 
 	"scheduler":        {ours: []string{"projection", "eventlog"}},
 	"internal/machine": {ours: []string{"eventlog"}, never: impure},
-	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "eventlog"}, theirs: []string{ids}},
+	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "projection/snapshot", "eventlog"}, theirs: []string{ids}},
 	"internal/audit":   {ours: []string{"eventlog"}},
 
-	"workflow": {ours: []string{"internal/engine", "internal/machine", "scheduler", "projection", "eventlog"}},
+	"workflow": {ours: []string{"internal/engine", "internal/machine", "scheduler", "projection", "projection/snapshot", "eventlog"}},
 	"workflowtest": {
 		ours: []string{"workflow", "projection", "projection/memstore", "eventlog", "eventlog/embedlog"}, kit: true,
 	},
