@@ -327,6 +327,9 @@ func (r *runner) idle(ctx context.Context, until int64) result {
 	if d <= 0 {
 		return result{}
 	}
+	r.mu.Lock()
+	r.note() // what came since collect, and nothing may come for long
+	r.mu.Unlock()
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
