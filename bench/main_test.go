@@ -43,7 +43,7 @@ func TestBench(t *testing.T) {
 
 func TestFields(t *testing.T) {
 	var out bytes.Buffer
-	if err := (&result{}).write(&out, "json"); err != nil {
+	if err := write(&out, &result{}, "json"); err != nil {
 		t.Fatal(err)
 	}
 	var m map[string]any
