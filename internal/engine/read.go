@@ -85,7 +85,7 @@ func ReadList(ctx context.Context, store projection.Store, f Filter) (Page, erro
 	return readList(ctx, store, partitions, f)
 }
 
-func readList(ctx context.Context, store projection.Store, partitions []int32, f Filter) (page Page, err error) {
+func readList(ctx context.Context, store viewer, partitions []int32, f Filter) (page Page, err error) {
 	limit := f.Limit
 	switch {
 	case limit <= 0:
@@ -133,7 +133,7 @@ func (p position) compare(o position) int {
 }
 
 // listPartition finds the first instances of a partition behind a position.
-func listPartition(ctx context.Context, store projection.Store, p int32, f *Filter, after position, limit int) (l []listed, at uint64, err error) {
+func listPartition(ctx context.Context, store viewer, p int32, f *Filter, after position, limit int) (l []listed, at uint64, err error) {
 	v, err := store.View(ctx, p)
 	if err != nil {
 		return nil, 0, err
@@ -299,7 +299,7 @@ func ReadCount(ctx context.Context, store projection.Store, f Filter) (counts ma
 	return readCount(ctx, store, partitions, f)
 }
 
-func readCount(ctx context.Context, store projection.Store, partitions []int32, f Filter) (counts map[string]int64, asOf map[int32]uint64, err error) {
+func readCount(ctx context.Context, store viewer, partitions []int32, f Filter) (counts map[string]int64, asOf map[int32]uint64, err error) {
 	counts, asOf = map[string]int64{}, map[int32]uint64{}
 	for _, p := range partitions {
 		if asOf[p], err = countPartition(ctx, store, p, &f, counts); err != nil {
@@ -309,7 +309,7 @@ func readCount(ctx context.Context, store projection.Store, partitions []int32, 
 	return counts, asOf, nil
 }
 
-func countPartition(ctx context.Context, store projection.Store, p int32, f *Filter, counts map[string]int64) (at uint64, err error) {
+func countPartition(ctx context.Context, store viewer, p int32, f *Filter, counts map[string]int64) (at uint64, err error) {
 	v, err := store.View(ctx, p)
 	if err != nil {
 		return 0, err

@@ -1,0 +1,361 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// Point is a moment in the history of a log. The zero Point is now.
+type Point struct {
+	by     pointKind
+	time   int64 // ms
+	n      uint64
+	offset int64
+	ns     map[int32]uint64
+}
+
+type pointKind byte
+
+const (
+	pointNow pointKind = iota
+	pointTime
+	pointEvent
+	pointEvents
+	pointOffset
+)
+
+// ErrPoint: the point does not fit what is asked for.
+var ErrPoint = errors.New("engine: this point names one partition; give a time, or a number for each partition")
+
+// AtTime is the state of all events that are not later than t.
+func AtTime(t time.Time) Point { return Point{by: pointTime, time: t.UnixMilli()} }
+
+// AtEvent is the state of the events of an instance's partition up to number n.
+func AtEvent(n uint64) Point { return Point{by: pointEvent, n: n} }
+
+// AtEvents is the state of the events up to a number for each partition, as Page.AsOf has
+// them; a partition that is not named is as it is now.
+func AtEvents(n map[int32]uint64) Point { return Point{by: pointEvents, ns: n} }
+
+// AtOffset is the state of the events of an instance's partition up to an offset of the
+// events topic.
+func AtOffset(offset int64) Point { return Point{by: pointOffset, offset: offset} }
+
+// IsNow says whether the point is the zero Point.
+func (p Point) IsNow() bool { return p.by == pointNow }
+
+// of narrows the point to a partition.
+func (p Point) of(partition int32) Point {
+	if p.by != pointEvents {
+		return p
+	}
+	if n, ok := p.ns[partition]; ok {
+		return AtEvent(n)
+	}
+	return Point{}
+}
+
+// covers says whether an event counts; the point is one of a partition.
+func (p Point) covers(n uint64, at, offset int64) bool {
+	switch p.by {
+	case pointTime:
+		return at <= p.time
+	case pointEvent:
+		return n <= p.n
+	case pointOffset:
+		return offset <= p.offset
+	}
+	return true
+}
+
+// finder finds events of one partition.
+type finder struct {
+	log       eventlog.Log
+	name      string
+	topicID   string
+	partition int32
+	start     int64
+	end       int64 // of the topic when the search began
+}
+
+func newFinder(ctx context.Context, log eventlog.Log, partition int32) (*finder, error) {
+	name := eventlog.EventsTopic(log.App())
+	topic, err := log.Topic(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("describe the events topic: %w", err)
+	}
+	if partition < 0 || int(partition) >= len(topic.Partitions) {
+		return nil, fmt.Errorf("partition %d: the log has %d", partition, len(topic.Partitions))
+	}
+	p := topic.Partitions[partition]
+	return &finder{log: log, name: name, topicID: topic.ID, partition: partition, start: p.Start, end: p.End}, nil
+}
+
+// found is where an event stands; n is 0 when there is none.
+type found struct {
+	n      uint64
+	at     int64
+	offset int64
+}
+
+// read gives the records from an offset on to f until it returns false or the end is
+// reached. Barriers are left out. f is told when a piece of the log ends, too, with a nil
+// record: a good moment to stop.
+func (s *finder) read(ctx context.Context, from int64, f func(*eventlog.Record) (bool, error)) error {
+	at := max(from, s.start)
+	if at >= s.end {
+		return nil
+	}
+	reader, err := s.log.Read(ctx, s.name, s.partition, at, s.topicID, eventlog.ReadCommitted)
+	if err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	defer reader.Close()
+	for at < s.end {
+		records, next, err := reader.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		for k := range records {
+			if records[k].Offset >= s.end {
+				return nil
+			}
+			if eventlog.IsBarrier(records[k].Value) {
+				continue
+			}
+			if on, err := f(&records[k]); err != nil || !on {
+				return err
+			}
+		}
+		at = next
+	}
+	return nil
+}
+
+// probe is the first event at or behind an offset.
+func (s *finder) probe(ctx context.Context, offset int64) (x found, err error) {
+	err = s.read(ctx, offset, func(r *eventlog.Record) (bool, error) {
+		ev, err := decodeEvent(r, s.partition)
+		if err == nil {
+			x = found{ev.N, ev.At, r.Offset}
+		}
+		return false, err
+	})
+	return x, err
+}
+
+// last is the last event that the point covers. Numbers, offsets and times all rise with each
+// other, so it is searched by halves.
+func (s *finder) last(ctx context.Context, p Point) (x found, err error) {
+	low, high := s.start, s.end // what is covered ends in [low, high)
+	if p.by == pointOffset {
+		high = min(high, p.offset+1)
+	}
+	for guess := s.guess(ctx, p); low < high; guess = low + (high-low)/2 {
+		guess = min(max(guess, low), high-1)
+		y, err := s.probe(ctx, guess)
+		switch {
+		case err != nil:
+			return x, err
+		case y.n == 0 || !p.covers(y.n, y.at, y.offset):
+			high = guess
+		default:
+			x, low = y, y.offset+1
+		}
+	}
+	return x, nil
+}
+
+// guess is where the search for the last event begins.
+func (s *finder) guess(ctx context.Context, p Point) int64 {
+	switch p.by {
+	case pointNow, pointOffset:
+		return s.end - 1
+	case pointEvent:
+		return s.start + int64(p.n) - 1
+	}
+	// The records' own times are near, except in a copied log.
+	offsets, err := s.log.OffsetAt(ctx, s.name, time.UnixMilli(p.time+1))
+	if err != nil || int(s.partition) >= len(offsets) {
+		return s.start
+	}
+	return offsets[s.partition] - 1
+}
+
+// before is an offset at or below that of event n and near it. upper is one that event m >= n
+// stands at or behind; every event takes one offset at least.
+func (s *finder) before(ctx context.Context, n uint64, m uint64, upper int64) (int64, error) {
+	const near = 2048 // events that are read in vain
+	low, high := s.start, s.end
+	if m >= n {
+		high = min(high, upper-int64(m-n)+1)
+	}
+	lowN := uint64(0) // number of the event before low
+	for high-low > near && n-lowN > near {
+		// Transactions leave holes; they are taken to lie evenly.
+		guess := low + int64(float64(high-low)*float64(n-lowN-near/2)/float64(max(m, n+1)-lowN))
+		guess = min(max(guess, low+1), high-1)
+		y, err := s.probe(ctx, guess)
+		if err != nil {
+			return 0, err
+		}
+		if y.n == 0 || y.n > n {
+			high = guess
+			m = max(n, min(m, y.n))
+			continue
+		}
+		low, lowN = y.offset, y.n-1
+	}
+	return low, nil
+}
+
+// ReadInstanceAt is ReadInstance as of a point. It looks only at the part of the log that the
+// store's row of the instance says its run is in, and at the whole of it without that row.
+// ErrNotFound: the instance did not exist then.
+func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Store, id string, p Point) (*machine.Instance, *machine.Plan, error) {
+	f := newFold(log.Partitions(), id)
+	if p = p.of(f.partition); p.IsNow() {
+		return ReadInstance(ctx, log, store, id)
+	}
+	s, err := newFinder(ctx, log, f.partition)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.by == pointOffset {
+		x, err := s.last(ctx, p)
+		if err != nil {
+			return nil, nil, err
+		}
+		p = AtEvent(x.n)
+	}
+	if err := f.foldTo(ctx, s, store, p); err != nil {
+		return nil, nil, err
+	}
+	i, err := f.instance()
+	if err != nil {
+		return nil, nil, err
+	}
+	return i, f.plan(), nil
+}
+
+// foldTo folds the events that the point covers.
+func (f *fold) foldTo(ctx context.Context, s *finder, store projection.Store, p Point) error {
+	from, until, err := f.window(ctx, s, store, p)
+	if err != nil {
+		return err
+	}
+	return s.about(ctx, f.id, from, until, p, nil, func(ev *eventlog.Event, offset int64) error {
+		if err := f.event(ev); err != nil {
+			return fmt.Errorf("fold offset %d of partition %d: %w", offset, f.partition, err)
+		}
+		return nil
+	})
+}
+
+// window is the part of the log to fold, and leaves in f what comes before it. Without a
+// readable row of the store that is nothing, and all of the log.
+func (f *fold) window(ctx context.Context, s *finder, store projection.Store, p Point) (from int64, until uint64, err error) {
+	if store == nil {
+		return s.start, 0, nil
+	}
+	partitions := f.st.Partitions
+	offset, err := f.base(ctx, store, s.topicID)
+	if ctx.Err() != nil {
+		return 0, 0, context.Cause(ctx)
+	}
+	row := f.st.Instances[f.id]
+	if err != nil || row == nil || row.Run == 0 || f.after == 0 {
+		*f = *newFold(partitions, f.id)
+		return s.start, 0, nil
+	}
+	if p.by == pointEvent && p.n >= row.N || p.by == pointTime && p.time >= row.Updated {
+		return offset, 0, nil // all that the store has of it counts
+	}
+	m, end := f.after, offset
+	plan := f.plan()
+	run, last := row.Run, row.N
+	*f = *newFold(partitions, f.id)
+	if plan != nil {
+		if err := f.st.AddPlan(plan.Hash(), plan.Recorded()); err != nil {
+			return 0, 0, err
+		}
+	}
+	if from, err = s.before(ctx, run, m, end); err != nil {
+		return 0, 0, err
+	}
+	// Only a first run begins with nothing before it, and only from its start on is it here.
+	first, err := s.event(ctx, from, run)
+	if err != nil {
+		return 0, 0, err
+	}
+	if first == nil || first.Seq != 1 || first.ID != f.id || first.Type != eventlog.InstanceStarted {
+		*f = *newFold(partitions, f.id)
+		return s.start, 0, nil
+	}
+	if p.by == pointEvent && p.n <= m {
+		until = last // nothing of the instance comes between it and the point
+	}
+	return from, until, nil
+}
+
+// event reads the event with a number at or behind an offset; nil when it is not there.
+func (s *finder) event(ctx context.Context, from int64, n uint64) (ev *eventlog.Event, err error) {
+	err = s.read(ctx, from, func(r *eventlog.Record) (bool, error) {
+		e, err := decodeEvent(r, s.partition)
+		if err != nil {
+			return false, err
+		}
+		if e.N == n {
+			ev = e
+		}
+		return e.N < n, nil
+	})
+	return ev, err
+}
+
+// about gives the events that can be about an instance, and those with a type of its own
+// kind (also), to do: from an offset on, up to the point and the event until (0 = no limit).
+// Those that record a plan are always given.
+func (s *finder) about(ctx context.Context, id string, from int64, until uint64, p Point, also []eventlog.Type, do func(*eventlog.Event, int64) error) error {
+	needles := [][]byte{[]byte(eventlog.PlanUsed)}
+	for _, t := range also {
+		needles = append(needles, []byte(t))
+	}
+	filter := plain(id)
+	needles = append(needles, []byte(id))
+	skipped := 0
+	return s.read(ctx, from, func(r *eventlog.Record) (bool, error) {
+		wanted := !filter
+		for k := len(needles) - 1; k >= 0 && !wanted; k-- {
+			wanted = bytes.Contains(r.Value, needles[k])
+		}
+		if p.by == pointOffset && r.Offset > p.offset {
+			return false, nil
+		}
+		// A look at others now and then tells whether the point is behind.
+		const look = 256
+		if !wanted {
+			if skipped++; skipped%look != 0 || p.by == pointOffset || p.by == pointNow && until == 0 {
+				return true, nil
+			}
+		}
+		ev, err := decodeEvent(r, s.partition)
+		if err != nil {
+			return false, err
+		}
+		if !p.covers(ev.N, ev.At, r.Offset) || until > 0 && ev.N > until {
+			return false, nil
+		}
+		if !wanted {
+			return true, nil
+		}
+		return true, do(ev, r.Offset)
+	})
+}

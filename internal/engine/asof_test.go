@@ -1,0 +1,262 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/eventlog/embedlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// TestAsOf compares instances as of every event, time and offset with a fold that takes one
+// event after the other.
+func TestAsOf(t *testing.T) {
+	ctx := t.Context()
+	log, store := memLog(t), memStore(t)
+	ordersDone(t, log, store)
+	for p := range log.Partitions() {
+		s, err := newFinder(ctx, log, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events []*eventlog.Event
+		var offsets []int64
+		if err := s.read(ctx, 0, func(r *eventlog.Record) (bool, error) {
+			ev, err := decodeEvent(r, p)
+			events, offsets = append(events, ev), append(offsets, r.Offset)
+			return true, err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		folds := map[string]*fold{}
+		for k, ev := range events {
+			ids, _, _ := machine.Touches(ev)
+			for _, id := range ids {
+				f := folds[id]
+				if f == nil {
+					f = newFold(log.Partitions(), id)
+					folds[id] = f
+					for _, e := range events[:k] {
+						if err := f.event(e); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			}
+			for id, f := range folds {
+				if err := f.event(ev); err != nil {
+					t.Fatal(err)
+				}
+				if (k+len(id))%7 > 0 && k < len(events)-1 && ev.ID != id {
+					continue // some of them are enough
+				}
+				want, wantErr := f.instance()
+				points := []Point{AtEvent(ev.N), AtOffset(offsets[k]), AtEvents(map[int32]uint64{p: ev.N})}
+				if k+1 == len(events) || events[k+1].At > ev.At {
+					points = append(points, AtTime(time.UnixMilli(ev.At)))
+				}
+				for _, from := range []projection.Store{nil, store} {
+					for _, point := range points {
+						have, _, err := ReadInstanceAt(ctx, log, from, id, point)
+						if !errors.Is(err, wantErr) || wantErr == nil && err != nil {
+							t.Fatalf("%s as of %+v (store %v): %v, want %v", id, point, from != nil, err, wantErr)
+						}
+						// What is remembered of calls may be newer.
+						if diff := cmp.Diff(want, have, cmpopts.IgnoreUnexported(machine.Instance{}), cmpopts.EquateEmpty(), cmpopts.IgnoreFields(machine.Mailbox{}, "Refused")); diff != "" {
+							t.Fatalf("%s as of %+v (store %v): %s", id, point, from != nil, diff)
+						}
+					}
+				}
+			}
+		}
+		for k, ev := range events {
+			for _, point := range []Point{AtEvent(ev.N), AtOffset(offsets[k])} {
+				if x, err := s.last(ctx, point); err != nil || x.n != ev.N {
+					t.Fatalf("last of %+v: %+v, %v", point, x, err)
+				}
+			}
+			at, err := s.before(ctx, ev.N, uint64(len(events)), s.end)
+			if err != nil || at > offsets[k] {
+				t.Fatalf("before %d: %d, %v", ev.N, at, err)
+			}
+		}
+	}
+	if _, _, err := ReadInstanceAt(ctx, log, store, "i-00", AtTime(time.UnixMilli(1))); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before everything: %v", err)
+	}
+}
+
+// TestPast compares all instances as of points with what each of them is then.
+func TestPast(t *testing.T) {
+	ctx := t.Context()
+	log, store := memLog(t), memStore(t)
+	ordersDone(t, log, store)
+	now, err := ReadPast(ctx, log, Point{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := now.List(ctx, Filter{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := ReadList(ctx, store, Filter{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, page, cmpopts.IgnoreUnexported(machine.Instance{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Error(diff)
+	}
+	half := map[int32]uint64{}
+	for p, n := range now.AsOf() {
+		half[p] = n / 2
+	}
+	middle := time.UnixMilli((page.Instances[0].Created + page.Instances[len(page.Instances)-1].Updated) / 2)
+	for _, point := range []Point{AtEvents(half), AtTime(middle), AtTime(time.UnixMilli(1)), AtTime(time.Now().Add(time.Hour))} {
+		past, err := ReadPast(ctx, log, point, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts, err := past.Count(ctx, Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantCounts := map[string]int64{}
+		for _, i := range page.Instances {
+			one, _, err := ReadInstanceAt(ctx, log, nil, i.ID, point)
+			if errors.Is(err, ErrNotFound) {
+				if _, err := past.Get(i.ID); !errors.Is(err, ErrNotFound) {
+					t.Errorf("%s as of %+v: %v", i.ID, point, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			have, err := past.Get(i.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(one, have, cmpopts.IgnoreUnexported(machine.Instance{}), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s as of %+v: %s", i.ID, point, diff)
+			}
+			wantCounts[one.Definition+"/"+one.StatusName()]++
+		}
+		if diff := cmp.Diff(wantCounts, counts); diff != "" {
+			t.Errorf("counts as of %+v: %s", point, diff)
+		}
+	}
+	if _, err := ReadPast(ctx, log, AtEvent(3), nil); !errors.Is(err, ErrPoint) {
+		t.Errorf("a number for all partitions: %v", err)
+	}
+}
+
+// BenchmarkAsOf looks for instances of a log of DAGGER_ASOF_EVENTS events in
+// DAGGER_ASOF_PARTITIONS partitions, in a directory.
+func BenchmarkAsOf(b *testing.B) {
+	total, _ := strconv.Atoi(os.Getenv("DAGGER_ASOF_EVENTS"))
+	partitions, _ := strconv.Atoi(os.Getenv("DAGGER_ASOF_PARTITIONS"))
+	if total == 0 {
+		total, partitions = 100_000, 16
+	}
+	ctx := b.Context()
+	log, err := embedlog.Open(ctx, b.TempDir(), embedlog.Options{Partitions: int32(partitions)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	// Ids of one partition; the others do not matter to the search.
+	const open = 1000
+	mine := total / partitions
+	fillLog(ctx, b, log, mine, open)
+	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("partition 0: %d events", topic.Partitions[0].End)
+	for _, what := range []string{"long", "short"} {
+		b.Run(what, func(b *testing.B) {
+			for b.Loop() {
+				id := longID
+				if what == "short" {
+					id = shortID(int32(partitions), rand.IntN(mine/4))
+				}
+				if _, _, err := ReadInstanceAt(ctx, log, nil, id, AtEvent(uint64(mine)-1)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+const longID = "{tag}long"
+
+func shortID(_ int32, k int) string { return fmt.Sprintf("{tag}order-%08d", k) }
+
+// fillLog appends events of short instances, and one that has an event now and then from the
+// beginning to the end.
+func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, events, _ int) {
+	tb.Helper()
+	p := eventlog.PartitionOf(longID, log.Partitions())
+	owner, err := log.Own(ctx, p)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer owner.Close()
+	n, at := uint64(0), int64(1_700_000_000_000)
+	var batch [][]byte
+	var types []eventlog.Type
+	flush := func() {
+		if _, err := owner.Append(ctx, batch, types, nil); err != nil {
+			tb.Fatal(err)
+		}
+		if err := owner.Commit(ctx); err != nil {
+			tb.Fatal(err)
+		}
+		batch, types = nil, nil
+	}
+	add := func(e eventlog.Event) {
+		n++
+		at++
+		e.V, e.N, e.At = 1, n, at
+		batch, types = append(batch, eventlog.AppendEvent(nil, &e)), append(types, e.Type)
+		if len(batch) == 1000 {
+			flush()
+		}
+	}
+	plan, err := machine.NewPlan("Short", 1, []machine.Node{{Path: "P", Kind: eventlog.Process, Nodes: []machine.Node{{Path: "P/do", Kind: eventlog.Execute}}}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	add(eventlog.Event{Type: eventlog.PlanUsed, Plan: plan.Hash(), PlanData: plan.Recorded()})
+	start := func(id string) uint64 {
+		add(eventlog.Event{Type: eventlog.InstanceStarted, ID: id, Seq: 1, Run: n + 1, Definition: "Short", Plan: plan.Hash(),
+			Params: []byte(`{"order":"` + id + `","note":"forty bytes of something or other here"}`), Starts: []eventlog.Start{{Path: "P/do", Kind: eventlog.Execute}}})
+		return n
+	}
+	run, seq := start(longID), uint64(1)
+	for k := 0; n < uint64(events); k++ {
+		id := shortID(0, k)
+		r := start(id)
+		add(eventlog.Event{Type: eventlog.AttemptRunning, ID: id, Seq: 2, Run: r, Path: "P/do", Act: 1, Attempt: 1})
+		add(eventlog.Event{Type: eventlog.TaskCompleted, ID: id, Seq: 3, Run: r, Path: "P/do", Act: 1, Attempt: 1, Params: []byte(`{"note":"done by somebody"}`)})
+		add(eventlog.Event{Type: eventlog.InstanceCompleted, ID: id, Seq: 4, Run: r})
+		if k%5000 == 0 {
+			seq++
+			add(eventlog.Event{Type: eventlog.AttemptRunning, ID: longID, Seq: seq, Run: run, Path: "P/do", Act: 1, Attempt: 1})
+		}
+	}
+	if len(batch) > 0 {
+		flush()
+	}
+}
