@@ -72,7 +72,7 @@ var rules = map[string]rule{
 	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "projection/snapshot", "eventlog"}, theirs: []string{ids}},
 	"internal/audit":   {ours: []string{"eventlog"}},
 
-	"workflow": {ours: []string{"internal/engine", "internal/machine", "scheduler", "projection", "projection/snapshot", "eventlog"}},
+	"workflow": {ours: []string{"internal/engine", "internal/machine", "scheduler", "projection", "projection/snapshot", "eventlog"}, tests: []string{franz}}, // has a plain client
 	"workflowtest": {
 		ours: []string{"workflow", "projection", "projection/memstore", "eventlog", "eventlog/embedlog"}, kit: true,
 	},
