@@ -20,7 +20,13 @@ func (t *Turn) refusedLetter(r *eventlog.Request, answer string) {
 		if m.Value == nil {
 			rec.Value = m.Bytes
 		}
-	} else if value, err := eventlog.AppendRequest(nil, r); err == nil {
+	} else {
+		c := *r // as its sender made it
+		c.Source, c.Mark, c.At = nil, nil, 0
+		value, err := eventlog.AppendRequest(nil, &c)
+		if err != nil {
+			value = nil
+		}
 		rec.Key, rec.Value = []byte(r.PartitionKey()), value
 	}
 	if t.MaxMessage != nil && len(rec.Key)+len(rec.Value)+deadLetterOverhead > t.MaxMessage(rec.Topic) {
