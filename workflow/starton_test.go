@@ -174,7 +174,9 @@ func TestStartOnCountsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	def := workflow.StartOn(workflow.New("Order", workflow.Execute("a", step("a"))), "orders_topic",
-		func(ctx context.Context, n *json.Number) (string, job, error) { return "ID00" + n.String(), job{ID: n.String()}, nil })
+		func(ctx context.Context, n *json.Number) (string, job, error) {
+			return "ID00" + n.String(), job{ID: n.String()}, nil
+		})
 	const each, rounds = 40, 6
 	for round := range rounds {
 		eng, err := workflow.Open(t.Context(), workflow.Config{OpenedLog: log, Store: "mem:", Logger: slog.New(slog.DiscardHandler), ShutdownTimeout: time.Second})
