@@ -72,8 +72,8 @@ func sooner(a, b time.Time) time.Time {
 
 // TakeSnapshot copies a partition of the store into the policy's bucket, removes the oldest
 // copies above Keep, and lets the log drop what the policy allows. The partition may be
-// worked on. The manifest's N is 0 when there was nothing to copy. Where the newest snapshot
-// is as new as the store, none is taken.
+// worked on. The manifest's N is 0 when there was nothing to copy; where the newest snapshot
+// is as new as the store, it is that one.
 func TakeSnapshot(ctx context.Context, log eventlog.Log, store projection.Store, partition int32, policy Snapshots) (m snapshot.Manifest, err error) {
 	defaults(&policy.Keep, 3)
 	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
@@ -97,7 +97,7 @@ func TakeSnapshot(ctx context.Context, log eventlog.Log, store projection.Store,
 	if err != nil {
 		return m, err
 	}
-	if len(list) > 0 && list[0].N == have.N {
+	if len(list) > 0 && list[0].N >= have.N {
 		m = list[0]
 	} else {
 		forwarded := uint64(math.MaxUint64)
