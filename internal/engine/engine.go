@@ -46,6 +46,9 @@ type Config struct {
 
 	Snapshots Snapshots // zero: none are taken or used
 
+	// UpdatesTopic gets the whole instance after each of its events; "" = nothing is told.
+	UpdatesTopic string
+
 	Rules machine.Rules    // zero in production
 	Now   func() time.Time // the clock; nil: time.Now
 }

@@ -74,6 +74,8 @@ type ownerConfig struct {
 	observed    bool  // events are told
 	recoverRows int   // changed rows after which a recovery writes to the store
 	folding     bool  // a folder's: the store may stand behind its epoch
+
+	updatesTopic string // "" = none are made
 }
 
 // owner is the step function of one partition: step takes the result of what it asked for
@@ -133,6 +135,7 @@ type owner struct {
 	mended     []machine.Due
 	late       []int64
 	effects    effects
+	updates    updates
 }
 
 // unit is one thing that a turn does.
@@ -324,7 +327,7 @@ func (o *owner) failedOp(err error) op {
 	switch {
 	case o.phase == appending && errors.As(err, &refused):
 		o.abortErr = err // to be tried again, slowly: nothing is lost meanwhile
-		if o.refusedMessage(refused) {
+		if o.refusedUpdate(refused) || o.refusedMessage(refused) {
 			o.abortErr = errRefused
 		}
 		o.phase = aborting

@@ -37,6 +37,7 @@ func (o *owner) loop() op {
 	}
 	o.turn = &machine.Turn{S: o.st, Registry: o.registry, App: o.app, Now: o.now, MaxEvent: o.maxEvent, MaxMessage: o.maxMessage}
 	o.done, o.replies, o.mended, o.late = nil, nil, nil, nil
+	o.makeUpdates()
 	return o.decide()
 }
 
@@ -127,7 +128,7 @@ func (o *owner) decide() op {
 			if len(o.queue) == 0 {
 				break
 			}
-			if len(o.turn.Events) >= turnEvents {
+			if len(o.turn.Events) >= turnEvents || o.updates.bytes >= updatesTurn {
 				break // the rest waits for the next transaction
 			}
 			u = &o.queue[0]
@@ -322,7 +323,7 @@ func (o *owner) close() op {
 	if len(t.Events) == 0 {
 		return o.committed()
 	}
-	a := opAppend{events: make([][]byte, len(t.Events)), types: make([]eventlog.Type, len(t.Events)), messages: o.messages()}
+	a := opAppend{events: make([][]byte, len(t.Events)), types: make([]eventlog.Type, len(t.Events)), messages: append(o.messages(), o.updates.records...)}
 	if err := o.encode(&a); err != nil {
 		return o.fail(err)
 	}

@@ -81,6 +81,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e.eventsID, e.maxEvent = topic.ID, topic.MaxRecord
 	e.maxMessage = e.limitOf
+	if err := e.openUpdates(ctx); err != nil {
+		return nil, err
+	}
 	e.followers = newFollowers(e.log, e.eventsID)
 	if e.registry, err = newRegistry(e); err != nil {
 		return nil, err

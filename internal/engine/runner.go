@@ -68,6 +68,7 @@ func (e *Engine) newRunner(partition int32) *runner {
 		registry: e.registry, machine: e.cfg.Rules, maxEvent: e.maxEvent, maxMessage: e.maxMessage,
 		horizon: 2 * e.cfg.TriggerInterval.Milliseconds(), rescan: e.cfg.TriggerInterval.Milliseconds(),
 		cacheSize: e.cfg.CacheBytes / int64(e.log.Partitions()), maxTurn: turnUnits, maxTimers: e.cfg.MaxPerTrigger, observed: e.cfg.Observer.Event != nil,
+		updatesTopic: e.cfg.UpdatesTopic,
 	})
 	return r
 }

@@ -73,6 +73,8 @@ type Turn struct {
 	// MaxEvent and MaxMessage are the bytes that fit the events topic and a user's topic.
 	MaxEvent   int
 	MaxMessage func(topic string) int
+	// Folded, if set, is called with each event right after it was folded.
+	Folded func(*eventlog.Event)
 
 	Events   []*eventlog.Event
 	Sendings []Sending
@@ -212,6 +214,9 @@ func (t *Turn) emit(e *eventlog.Event) {
 		panic(err) // the machine contradicts itself; the owner's recover handles it
 	}
 	t.Events = append(t.Events, e)
+	if t.Folded != nil {
+		t.Folded(e)
+	}
 	if s.Rules.NoLocalQueue {
 		for k := range local {
 			t.Decide(&local[k])

@@ -67,12 +67,13 @@ var rules = map[string]rule{
 	"backends/aerospike": {ours: []string{"projection"}, theirs: []string{"github.com/aerospike/aerospike-client-go/v7/..."}},
 	"backends/all":       {ours: drivers},
 
-	"scheduler":        {ours: []string{"projection", "eventlog"}},
-	"internal/machine": {ours: []string{"eventlog"}, never: impure},
-	"internal/engine":  {ours: []string{"internal/machine", "scheduler", "projection", "projection/snapshot", "eventlog"}, theirs: []string{ids}},
-	"internal/audit":   {ours: []string{"eventlog"}},
+	"scheduler":         {ours: []string{"projection", "eventlog"}},
+	"internal/machine":  {ours: []string{"eventlog"}, never: impure},
+	"internal/seedview": {ours: []string{"internal/machine", "eventlog"}, never: impure},
+	"internal/engine":   {ours: []string{"internal/machine", "internal/seedview", "scheduler", "projection", "projection/snapshot", "eventlog"}, theirs: []string{ids}},
+	"internal/audit":    {ours: []string{"eventlog"}},
 
-	"workflow": {ours: []string{"internal/engine", "internal/machine", "scheduler", "projection", "projection/snapshot", "eventlog"}, tests: []string{franz}}, // has a plain client
+	"workflow": {ours: []string{"internal/engine", "internal/machine", "internal/seedview", "scheduler", "projection", "projection/snapshot", "eventlog"}, tests: []string{franz}}, // has a plain client
 	"workflowtest": {
 		ours: []string{"workflow", "projection", "projection/memstore", "eventlog", "eventlog/embedlog"}, kit: true,
 	},
