@@ -277,6 +277,8 @@ func told(id string, err error) error {
 		return ErrClosed
 	case errors.Is(err, engine.ErrBusy):
 		return ErrBusy
+	case errors.Is(err, eventlog.ErrTooLarge):
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	}
 	return err
 }
