@@ -42,6 +42,11 @@ type Config struct {
 	CacheBytes      int64         // instances in memory; 0 = 64 MiB
 	ShutdownTimeout time.Duration // how long handlers may go on after Run was told to end; 0 = 25 s
 
+	// UpdatesTopic is a topic that gets the whole instance, a Tree as JSON, after each of its
+	// events and in the same transaction; its key is the instance's partition key. "" = no
+	// updates. It is created with one partition unless it exists. See docs/http.md.
+	UpdatesTopic string
+
 	// Observer is told what the engine does, for metrics; see package telemetry/prom.
 	Observer Observer
 }
@@ -57,6 +62,9 @@ func (c *Config) validate() error {
 	}
 	if c.Store != "" && c.OpenedStore != nil {
 		mistake("Store and OpenedStore exclude each other")
+	}
+	if why := badTopic(c.UpdatesTopic); c.UpdatesTopic != "" && why != "" {
+		mistake("UpdatesTopic %s", why)
 	}
 	atLeast0 := func(name string, negative bool, value any) {
 		if negative {

@@ -26,7 +26,9 @@ type Engine struct {
 	close  []func() error // of what Open opened, last first
 
 	mu         sync.Mutex
-	registered map[string]bool // hashes of plans
+	registered map[string]bool      // hashes of plans
+	newest     map[string]*template // of the registered ones, by name
+	updates    string               // Config.UpdatesTopic
 	relays     map[engine.TopicKey]relay
 	stop       context.CancelFunc // ends Run; nil: it does not run
 	ended      chan struct{}      // closed when Run has returned
@@ -50,6 +52,7 @@ type runtime interface {
 	Count(ctx context.Context, f engine.Filter) (map[string]int64, map[int32]uint64, error)
 	Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error]
 	Plan(hash string) *machine.Plan
+	FindPlan(ctx context.Context, hash string) *machine.Plan
 	Partitions() []engine.PartitionStatus
 	Problems() []string
 	Slots() engine.Slots
@@ -65,7 +68,8 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	}
 	e := &Engine{
 		log: c.OpenedLog, store: c.OpenedStore, logger: c.Logger,
-		registered: map[string]bool{}, relays: map[engine.TopicKey]relay{},
+		registered: map[string]bool{}, newest: map[string]*template{}, relays: map[engine.TopicKey]relay{},
+		updates: c.UpdatesTopic,
 	}
 	if e.logger == nil {
 		e.logger = slog.Default()
@@ -96,7 +100,7 @@ func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (e
 		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address,
 		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
 		ProjectInterval: c.ProjectInterval, CacheBytes: c.CacheBytes, ShutdownTimeout: c.ShutdownTimeout,
-		Observer: c.Observer,
+		Observer: c.Observer, UpdatesTopic: c.UpdatesTopic,
 	})
 	if err != nil {
 		return fmt.Errorf("open engine: %w", err)
@@ -163,6 +167,11 @@ func (e *Engine) Register(definitions ...AnyDefinition) error {
 	for k, r := range relays {
 		e.relays[k] = r
 	}
+	for _, d := range definitions {
+		if t := e.newest[d.Name()]; t == nil || d.definition().version >= t.version {
+			e.newest[d.Name()] = d.definition()
+		}
+	}
 	return nil
 }
 
@@ -174,6 +183,9 @@ func (e *Engine) conflicts(name string, c *compiled, fresh map[engine.TopicKey]r
 	own := map[string]bool{
 		eventlog.RequestsTopic(app): true, eventlog.EventsTopic(app): true,
 		eventlog.DefinitionsTopic(app): true, eventlog.DeadLetterTopic(app): true,
+	}
+	if e.updates != "" {
+		own[e.updates] = true
 	}
 	for _, s := range c.sends {
 		if own[s.topic] {

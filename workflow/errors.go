@@ -23,6 +23,10 @@ var (
 	ErrQuarantined = errors.New("workflow: instance is in quarantine")
 	// ErrNotRegistered: this engine does not have the definition.
 	ErrNotRegistered = errors.New("workflow: definition is not registered")
+	// ErrParameters: they are not what the definition takes.
+	ErrParameters = errors.New("workflow: parameters do not fit")
+	// ErrCursor: the cursor is not one of this filter.
+	ErrCursor = engine.ErrCursor
 	// ErrTooLarge: the parameters do not fit the log. Keep large data elsewhere and refer to it.
 	ErrTooLarge = errors.New("workflow: parameters are too large")
 	// ErrExpired: the call reached its instance so late that it can't be told whether it was
@@ -33,6 +37,10 @@ var (
 	// ErrClosed: the engine was closed.
 	ErrClosed = errors.New("workflow: engine is closed")
 )
+
+// ElsewhereError is returned by List, Count and Trees when the store of this process does not
+// have all partitions, because another worker has them in a store of its own: ask that one.
+type ElsewhereError = engine.ElsewhereError
 
 // Causes with which a handler's context ends, see context.Cause.
 var (

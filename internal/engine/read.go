@@ -23,14 +23,21 @@ import (
 var ErrCursor = errors.New("engine: the cursor belongs to another filter")
 
 // List returns a page of instances, oldest first, as the store has them. Page.AsOf says up
-// to which event of each partition that is; between pages the store goes on.
+// to which event of each partition that is; between pages the store goes on. An
+// *ElsewhereError when this process's store does not have all partitions.
 func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
+	if err := e.here(ctx); err != nil {
+		return Page{}, err
+	}
 	return readList(ctx, e.store, e.partitions(), f)
 }
 
 // Count counts the instances that a filter chooses, by "definition/status", as of event
 // numbers by partition. Limit and Cursor of the filter do not matter.
 func (e *Engine) Count(ctx context.Context, f Filter) (map[string]int64, map[int32]uint64, error) {
+	if err := e.here(ctx); err != nil {
+		return nil, nil, err
+	}
 	return readCount(ctx, e.store, e.partitions(), f)
 }
 

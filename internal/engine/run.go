@@ -27,6 +27,7 @@ type Engine struct {
 	maxEvent   int
 	maxMessage func(topic string) int
 	problems   problems
+	owners     owners
 	failed     chan error // the log's end, for Run
 
 	mu       sync.Mutex

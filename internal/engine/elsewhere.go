@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
+)
+
+// ElsewhereError says that what was asked for is in the store of another process, which owns
+// the partition.
+type ElsewhereError struct {
+	Partition int32
+	Worker    string // that owns it
+	Address   string // where it can be asked; "" = it did not say
+}
+
+func (e *ElsewhereError) Error() string {
+	if e.Address == "" {
+		return fmt.Sprintf("engine: partition %d is in the store of worker %s", e.Partition, e.Worker)
+	}
+	return fmt.Sprintf("engine: partition %d is in the store of worker %s at %s", e.Partition, e.Worker, e.Address)
+}
+
+// perProcess are the schemes of stores that only one process sees.
+var perProcess = []string{"pebble:", "mem:"}
+
+// here refuses with an *ElsewhereError when the store of this process lacks partitions,
+// because others own them and have stores of their own. A list without them would look whole.
+func (e *Engine) here(ctx context.Context) error {
+	own := false
+	for _, scheme := range perProcess {
+		own = own || strings.HasPrefix(e.store.URL(), scheme)
+	}
+	if !own {
+		return nil
+	}
+	for p := range e.log.Partitions() {
+		if e.runner(p) != nil {
+			continue
+		}
+		last, err := e.owners.last(ctx, e, p)
+		if err != nil {
+			return fmt.Errorf("look for the owner of partition %d: %w", p, err)
+		}
+		w, err := watermark(ctx, e.store, p)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, projection.ErrInUse), err == nil && w.Epoch < last.epoch:
+			return &ElsewhereError{p, last.worker, last.address}
+		case err != nil:
+			return fmt.Errorf("read watermark of partition %d: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// owners remembers who owned which partition last.
+type owners struct {
+	mu sync.Mutex
+	of map[int32]lastOwner
+}
+
+type lastOwner struct {
+	epoch           uint64
+	worker, address string
+	until           int64 // offset up to which the events were searched
+}
+
+// last is the owner that the events name last; its epoch is 0 when there is none.
+func (o *owners) last(ctx context.Context, e *Engine, partition int32) (lastOwner, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	topic, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App()))
+	if err != nil {
+		return lastOwner{}, fmt.Errorf("describe the events topic: %w", err)
+	}
+	have := o.of[partition]
+	end := topic.Partitions[partition].End
+	begin := max(have.until, topic.Partitions[partition].Start)
+	for to, size := end, int64(256); to > begin; size *= 4 {
+		from := max(begin, to-size)
+		found := false
+		// Records that do not have the word are passed over without decoding.
+		s := scan{log: e.log, partition: partition, topicID: e.eventsID, id: string(eventlog.PartitionOwned), from: from, until: to}
+		err := s.run(ctx, func(ev *eventlog.Event, _ int64) bool {
+			if ev.Type == eventlog.PartitionOwned {
+				have.epoch, have.worker, have.address, found = ev.N, ev.Worker, ev.Address, true
+			}
+			return true
+		})
+		if err != nil {
+			return lastOwner{}, err
+		}
+		if found {
+			break
+		}
+		to = from
+	}
+	have.until = max(end, have.until)
+	if o.of == nil {
+		o.of = map[int32]lastOwner{}
+	}
+	o.of[partition] = have
+	return have, nil
+}
+
+// FindPlan is Plan, after another look into <app>.definitions when the hash is not known.
+func (e *Engine) FindPlan(ctx context.Context, hash string) *machine.Plan {
+	if p := e.registry.Plan(hash); p != nil || hash == "" {
+		return p
+	}
+	if err := e.registry.lock(ctx); err != nil {
+		return nil
+	}
+	defer func() { <-e.registry.turn }()
+	if err := e.registry.refresh(ctx); err != nil {
+		e.logger.WarnContext(ctx, "look for a plan", "plan", hash, "err", err)
+	}
+	return e.registry.Plan(hash)
+}

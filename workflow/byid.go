@@ -1,0 +1,73 @@
+package workflow
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"reflect"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// Start starts an instance of a definition by its name, with parameters as JSON: for callers
+// that do not have its Go type, such as an HTTP API. It is Definition.Start otherwise: "" makes
+// an id up, and where the id exists nothing happens, started is false and the error nil. Of
+// several registered versions it takes the highest. ErrNotRegistered when this engine does not
+// have the definition, ErrParameters when they do not fit its type; empty ones are {}.
+func (e *Engine) Start(ctx context.Context, definition, id string, params json.RawMessage) (idOut string, started bool, err error) {
+	e.mu.Lock()
+	t := e.newest[definition]
+	e.mu.Unlock()
+	if t == nil {
+		return id, false, fmt.Errorf("start %s: %w", definition, ErrNotRegistered)
+	}
+	c, err := t.compile()
+	if err != nil {
+		return id, false, err
+	}
+	if id == "" {
+		id = newID()
+	}
+	if len(params) == 0 {
+		params = json.RawMessage("{}")
+	}
+	if err := json.Unmarshal(params, reflect.New(t.params).Interface()); err != nil {
+		return id, false, fmt.Errorf("start %s: %w %v: %v", definition, ErrParameters, t.params, err)
+	}
+	encoded, keys, err := c.start(id, params)
+	if err != nil {
+		return id, false, fmt.Errorf("start %s: %w: %w", definition, ErrParameters, err)
+	}
+	a, err := e.call(ctx, &eventlog.Request{
+		Type: eventlog.StartInstance, ID: id, Definition: definition, Plan: c.code.Plan.Hash(),
+		Params: encoded, Keys: keys, HasKeys: true,
+	})
+	if err != nil {
+		return id, false, fmt.Errorf("start %s: %w", definition, err)
+	}
+	return id, a.Answer != machine.Exists, nil
+}
+
+// Stop is Handle.Stop by id.
+func (e *Engine) Stop(ctx context.Context, id, reason string) error {
+	return e.byID(ctx, eventlog.StopInstance, "stop", id, reason)
+}
+
+// Retry is Handle.Retry by id.
+func (e *Engine) Retry(ctx context.Context, id, reason string) error {
+	return e.byID(ctx, eventlog.RetryInstance, "retry", id, reason)
+}
+
+func (e *Engine) byID(ctx context.Context, t eventlog.RequestType, verb, id, reason string) error {
+	if _, err := e.call(ctx, &eventlog.Request{Type: t, ID: id, Reason: reason}); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, id, err)
+	}
+	return nil
+}
+
+// Events is Handle.Events by id.
+func (e *Engine) Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error] {
+	return e.run.Events(ctx, id)
+}

@@ -1,0 +1,33 @@
+package workflow
+
+import (
+	"context"
+
+	"github.com/godagger/dagger/internal/seedview"
+)
+
+// Tree is an instance, or a process or task of one, in the JSON shape that users of the seed
+// know. It is what Config.UpdatesTopic carries; docs/http.md explains its fields.
+type Tree = seedview.Node
+
+// Tree is the instance with all its processes and tasks, as it is now, or ErrNotFound.
+func (e *Engine) Tree(ctx context.Context, id string) (*Tree, error) {
+	i, err := e.run.Get(ctx, id)
+	if err != nil {
+		return nil, told(id, err)
+	}
+	return seedview.Tree(i, e.run.FindPlan(ctx, i.Plan)), nil
+}
+
+// Trees is List with each instance as a Tree, without what is inside it. cursor is that of the
+// next page; "" = this is the last.
+func (e *Engine) Trees(ctx context.Context, f Filter) (trees []*Tree, cursor string, err error) {
+	p, err := e.run.List(ctx, f.engine())
+	if err != nil {
+		return nil, "", told("", err)
+	}
+	for _, i := range p.Instances {
+		trees = append(trees, seedview.Root(i, e.run.FindPlan(ctx, i.Plan)))
+	}
+	return trees, p.Cursor, nil
+}
