@@ -217,6 +217,9 @@ func (o *owner) unit(u *unit) (err error) {
 	}
 	id := u.request.ID
 	answer := o.turn.Decide(&u.request)
+	if u.offset >= 0 {
+		o.turn.Unanswered(&u.request, answer)
+	}
 	if id != "" {
 		if i, known := o.st.Instances[id]; known {
 			o.cache.note(id, i)

@@ -10,10 +10,23 @@ import (
 // user's topic, or without a request id, by which its sender would find the answer. That an
 // instance runs already, or has ended, is what such a call wants: it is no reason to keep it.
 func (t *Turn) refusedLetter(r *eventlog.Request, answer string) {
-	relayed := r.Source != nil && r.Source.TopicID != ""
-	if r.Request != "" && !relayed || answer == Exists || answer == Terminal {
+	if r.Request != "" && !relayed(r) || answer == Exists || answer == Terminal {
 		return
 	}
+	t.setAside(r, answer)
+}
+
+// Unanswered sets a call from the requests topic aside whose answer is not remembered, and so
+// stands in no event.
+func (t *Turn) Unanswered(r *eventlog.Request, answer string) {
+	if answer == Ahead || answer == Expired {
+		t.setAside(r, answer)
+	}
+}
+
+func relayed(r *eventlog.Request) bool { return r.Source != nil && r.Source.TopicID != "" }
+
+func (t *Turn) setAside(r *eventlog.Request, answer string) {
 	rec := DeadLetter(t.App, string(r.Type)+" was refused: "+answer)
 	if m := r.Message; m != nil {
 		rec.Key, rec.Value = m.Key, m.Value
@@ -33,7 +46,7 @@ func (t *Turn) refusedLetter(r *eventlog.Request, answer string) {
 		rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-omitted-bytes", Value: strconv.AppendInt(nil, int64(len(rec.Value)), 10)})
 		rec.Key, rec.Value = nil, nil
 	}
-	if relayed {
+	if relayed(r) {
 		rec.Headers = append(rec.Headers,
 			eventlog.Header{Key: "dagger-topic", Value: []byte(r.Topic)},
 			eventlog.Header{Key: "dagger-topic-id", Value: []byte(r.Source.TopicID)},
