@@ -1,0 +1,249 @@
+package webui
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/workflow"
+)
+
+// api adds what programs and people use to look at instances and to change them.
+func (s *server) api(mux *http.ServeMux) {
+	const instances = "/api/v1/instances"
+	mux.HandleFunc("GET "+instances, s.list)
+	mux.HandleFunc("POST "+instances, s.start)
+	mux.HandleFunc("GET "+instances+"/{id}", s.get)
+	mux.HandleFunc("GET "+instances+"/{id}/events", s.events)
+	mux.HandleFunc("POST "+instances+"/{id}/stop", s.act((*workflow.Engine).Stop))
+	mux.HandleFunc("POST "+instances+"/{id}/retry", s.act((*workflow.Engine).Retry))
+}
+
+// page of a list.
+type page struct {
+	Instances []instance       `json:"instances"`
+	Cursor    string           `json:"cursor,omitempty"` // of the next page
+	AsOf      map[int32]uint64 `json:"asOf"`             // event number up to which each partition is told
+}
+
+func (s *server) list(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	f := workflow.Filter{Definition: q.Get("definition"), Status: workflow.Status(q.Get("status")), IDPrefix: q.Get("prefix"), Cursor: q.Get("cursor")}
+	p := unknown(q, "definition", "status", "prefix", "cursor", "limit")
+	if q.Has("limit") && p == nil {
+		f.Limit, p = limit(q)
+	}
+	if q.Has("status") && !slices.Contains(statuses, f.Status) && p == nil {
+		x := bad(fmt.Sprintf("status is %q; there are %v", f.Status, statuses))
+		p = &x
+	}
+	if p != nil {
+		fail(w, *p)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTime)
+	defer cancel()
+	found, err := s.eng.List(ctx, f)
+	if err != nil {
+		fail(w, problemOf(err))
+		return
+	}
+	answer := page{Instances: []instance{}, Cursor: found.Cursor, AsOf: found.AsOf}
+	for _, i := range found.Instances {
+		answer.Instances = append(answer.Instances, view(i))
+	}
+	send(w, http.StatusOK, answer)
+}
+
+var statuses = []workflow.Status{workflow.Executing, workflow.Completed, workflow.Failure, workflow.Stopped, workflow.Quarantined}
+
+// unknown refuses parameters of a query that would be ignored.
+func unknown(q url.Values, known ...string) *problem {
+	for k := range q {
+		if !slices.Contains(known, k) {
+			p := bad(fmt.Sprintf("parameter %q; there are %s", k, strings.Join(known, ", ")))
+			return &p
+		}
+	}
+	return nil
+}
+
+// maxBody is the most bytes that a request may have; what fits the log is less.
+const maxBody = 16 << 20
+
+// body decodes a request's JSON object into v; none at all is allowed where optional.
+func body(w http.ResponseWriter, r *http.Request, v any, optional bool) *problem {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			return &problem{Status: http.StatusRequestEntityTooLarge, Code: "too_large", Detail: fmt.Sprintf("the body has more than %d bytes", maxBody)}
+		}
+		p := bad("read the body: " + err.Error())
+		return &p
+	}
+	if len(data) == 0 && optional {
+		return nil
+	}
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return &problem{Status: http.StatusUnsupportedMediaType, Code: "media_type", Detail: "the body must be application/json"}
+	}
+	d := json.NewDecoder(strings.NewReader(string(data)))
+	d.DisallowUnknownFields()
+	err = d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the object")
+		}
+	}
+	if err != nil {
+		p := bad("decode the body: " + err.Error())
+		return &p
+	}
+	return nil
+}
+
+// start answers 201 when the instance was started, and 200 when the id existed already.
+func (s *server) start(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Definition string          `json:"definition"`
+		ID         string          `json:"id"`
+		Parameters json.RawMessage `json:"parameters"`
+	}
+	p := body(w, r, &in, false)
+	if p == nil {
+		p = badID(in.ID, true)
+	}
+	if p != nil {
+		fail(w, *p)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTime)
+	defer cancel()
+	id, started, err := s.eng.Start(ctx, in.Definition, in.ID, in.Parameters)
+	if err != nil {
+		fail(w, problemOf(err))
+		return
+	}
+	status := http.StatusOK
+	if started {
+		status = http.StatusCreated
+	}
+	w.Header().Set("Location", "instances/"+url.PathEscape(id))
+	send(w, status, map[string]any{"id": id, "started": started})
+}
+
+func badID(id string, optional bool) *problem {
+	if id == "" && optional {
+		return nil
+	}
+	if err := eventlog.ValidateID(id); err != nil {
+		p := bad(err.Error())
+		return &p
+	}
+	return nil
+}
+
+func (s *server) get(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), callTime)
+	defer cancel()
+	s.tell(ctx, w, r.PathValue("id"))
+}
+
+// tell answers with the instance as it is now.
+func (s *server) tell(ctx context.Context, w http.ResponseWriter, id string) {
+	if p := badID(id, false); p != nil {
+		fail(w, *p)
+		return
+	}
+	i, err := s.eng.Get(ctx, id)
+	if err != nil {
+		fail(w, problemOf(err))
+		return
+	}
+	send(w, http.StatusOK, view(i))
+}
+
+// act makes the handler of what changes an instance and takes a reason.
+func (s *server) act(f func(*workflow.Engine, context.Context, string, string) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in struct {
+			Reason string `json:"reason"`
+		}
+		id := r.PathValue("id")
+		p := badID(id, false)
+		if p == nil {
+			p = body(w, r, &in, true)
+		}
+		if p != nil {
+			fail(w, *p)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), callTime)
+		defer cancel()
+		if err := f(s.eng, ctx, id, in.Reason); err != nil {
+			fail(w, problemOf(err))
+			return
+		}
+		s.tell(ctx, w, id)
+	}
+}
+
+// history is a page of an instance's events, each as it stands in the log.
+type history struct {
+	Events []json.RawMessage `json:"events"`
+	Next   uint64            `json:"next,omitempty"` // ?after= of the next page
+}
+
+func (s *server) events(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	id, most, after := r.PathValue("id"), 100, uint64(0)
+	p := badID(id, false)
+	if p == nil {
+		p = unknown(q, "after", "limit")
+	}
+	if q.Has("limit") && p == nil {
+		most, p = limit(q)
+	}
+	if q.Has("after") && p == nil {
+		var err error
+		if after, err = strconv.ParseUint(q.Get("after"), 10, 64); err != nil {
+			x := bad(fmt.Sprintf("after is %q; it must be the number of an event", q.Get("after")))
+			p = &x
+		}
+	}
+	if p != nil {
+		fail(w, *p)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTime)
+	defer cancel()
+	answer, last := history{Events: []json.RawMessage{}}, uint64(0)
+	for e, err := range s.eng.Events(ctx, id) {
+		if err != nil {
+			fail(w, problemOf(err))
+			return
+		}
+		if e.N <= after {
+			continue
+		}
+		if len(answer.Events) == most {
+			answer.Next = last
+			break
+		}
+		answer.Events, last = append(answer.Events, eventlog.AppendEvent(nil, e)), e.N
+	}
+	if len(answer.Events) == 0 && after == 0 {
+		fail(w, problemOf(fmt.Errorf("%w: %s", workflow.ErrNotFound, id)))
+		return
+	}
+	send(w, http.StatusOK, answer)
+}
