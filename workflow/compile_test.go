@@ -48,7 +48,8 @@ func TestMistakes(t *testing.T) {
 		want []string
 	}{
 		{"names", New("",
-			Execute("a/b", nothing), Execute("", nothing), Execute("x", nothing), Execute("x", nothing), Execute("tab\t", nothing), Execute(" y", nothing)),
+			Execute("a/b", nothing), Execute("", nothing), Execute("x", nothing), Execute("x", nothing), Execute("tab\t", nothing), Execute(" y", nothing),
+			Execute("a[1]", nothing), Execute("b@2", nothing)),
 			[]string{
 				`register "": the definition's name is empty`,
 				`register "": a/b: its name "a/b" contains a slash, which separates the names of a path`,
@@ -56,6 +57,8 @@ func TestMistakes(t *testing.T) {
 				`register "": x: the name is used twice; siblings need different names`,
 				`register "": tab	: its name "tab\t" contains a control character`,
 				`register "":  y: its name " y" begins or ends with a space`,
+				`register "": a[1]: its name "a[1]" contains [, ] or @, which paths use for something else`,
+				`register "": b@2: its name "b@2" contains [, ] or @, which paths use for something else`,
 			}},
 		{"processes", New("W", Process[order]("Empty"), Process("P", Process("Q", Execute("a", nothing)).With(Retry(3, time.Second), Timeout(time.Second)))).Version(0),
 			[]string{
@@ -80,7 +83,7 @@ func TestMistakes(t *testing.T) {
 				`register W: ( number 5): an empty Node: use Process, Execute and the like`,
 			}},
 		{"options", New("W",
-			Execute("a", nothing).With(Retry(0, 0), Buffer(time.Hour), Option{}), Execute("b", nothing).With(Timeout(0)).Key(func(*order) string { return "" }),
+			Execute("a", nothing).With(Retry(0, 0), Buffer(time.Hour), Option{}), Execute("b", nothing).With(Timeout(0), Retry(-1, time.Second)).Key(func(*order) string { return "" }),
 			Listen("c", "t", byID(), take).With(Buffer(time.Second)), Command("d", "t", send).Key(nil).With(Timeout(200*365*24*time.Hour))),
 			[]string{
 				`register W: a: Buffer is not for a node of kind execute`,
@@ -89,6 +92,7 @@ func TestMistakes(t *testing.T) {
 				`register W: a: the delay of Retry is 0s; at least 1ms`,
 				`register W: b: Key is not for a node of kind execute`,
 				`register W: b: Timeout is 0s; at least 1ms`,
+				`register W: b: Retry with -1 attempts; at least 1`,
 				`register W: c: Buffer is 1s; at least 1m0s`,
 				`register W: d: Key has no function`,
 				`register W: d: Timeout is 1752000h0m0s; at most a hundred years`,

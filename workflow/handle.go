@@ -2,9 +2,6 @@ package workflow
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -142,16 +139,4 @@ func (h *Handle[P]) call(ctx context.Context, t eventlog.RequestType, verb, reas
 // reads the instance's whole partition: it is for looking closely, not for polling.
 func (h *Handle[P]) Events(ctx context.Context) iter.Seq2[*eventlog.Event, error] {
 	return h.eng.run.Events(ctx, h.id)
-}
-
-// newID is a UUID of version 7: ids that are made later sort later.
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(time.Now().UnixMilli()))
-	copy(b[:6], ms[2:])
-	b[6], b[8] = b[6]&0x0f|0x70, b[8]&0x3f|0x80
-	s := hex.EncodeToString(b[:])
-	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
 }
