@@ -89,13 +89,34 @@ func (s *State) removeWaiter(e *eventlog.Event) {
 	if k == nil {
 		return
 	}
-	k.Waiters = slices.DeleteFunc(k.Waiters, func(w Waiter) bool {
-		gone := w.ID == e.ID && (w.Run == e.Run && w.Act == e.Act || s.Rules.RemoveByInstance)
-		if gone {
+	if s.Rules.RemoveByInstance {
+		k.Waiters = slices.DeleteFunc(k.Waiters, func(w Waiter) bool {
+			if w.ID == e.ID {
+				s.changed(Row{Kind: RowWaiter, Key: ref, N: w.N})
+			}
+			return w.ID == e.ID
+		})
+		return
+	}
+	for at := range k.Waiters {
+		if w := &k.Waiters[at]; w.Run == e.Run && w.Act == e.Act && w.ID == e.ID {
 			s.changed(Row{Kind: RowWaiter, Key: ref, N: w.N})
+			k.remove(at)
+			return
 		}
-		return gone
-	})
+	}
+}
+
+// remove takes a waiter out from the nearer end: those of a fan-out go from the front, one by
+// one, and there may be very many.
+func (k *KeyState) remove(at int) {
+	if at > len(k.Waiters)/2 {
+		k.Waiters = slices.Delete(k.Waiters, at, at+1)
+		return
+	}
+	copy(k.Waiters[1:], k.Waiters[:at])
+	k.Waiters[0] = Waiter{}
+	k.Waiters = k.Waiters[1:]
 }
 
 func (s *State) dropMatched(msg uint64) {

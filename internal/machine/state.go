@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -191,12 +192,11 @@ func (k *KeyState) Waiter(n uint64) *Waiter {
 	if k == nil {
 		return nil
 	}
-	for i := range k.Waiters {
-		if k.Waiters[i].N == n {
-			return &k.Waiters[i]
-		}
+	i, ok := slices.BinarySearchFunc(k.Waiters, n, func(w Waiter, n uint64) int { return cmp.Compare(w.N, n) })
+	if !ok {
+		return nil
 	}
-	return nil
+	return &k.Waiters[i]
 }
 
 // Message is the kept message with the number, or nil.
