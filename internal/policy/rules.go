@@ -93,6 +93,7 @@ var rules = map[string]rule{
 
 	// What only the work on this module needs.
 	"internal/chaos":                 {ours: append([]string{"internal/engine", "internal/audit", "internal/kafkatest"}, public...), tests: []string{franz, pebble, ids}},
+	"internal/stores":                {ours: append([]string{"internal/engine"}, public...), tests: []string{"github.com/alicebob/miniredis/v2"}},
 	"internal/compose":               {theirs: []string{composeG}},
 	"internal/kafkatest":             {theirs: []string{franz}, kit: true},
 	"internal/kafkatest/kafkabroker": {ours: []string{"internal/kafkatest"}},

@@ -3,8 +3,10 @@ package storetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
+	"text/tabwriter"
 
 	"github.com/godagger/dagger/projection"
 )
@@ -16,14 +18,54 @@ var benchIdentity = projection.Identity{App: "storetest", Partitions: 16}
 // backend. One operation of Apply is one transition of an instance: its row of 700 bytes, a
 // move in the list of a status, a due entry that comes or goes, and two counters.
 func Benchmark(b *testing.B, h Harness) {
-	for _, size := range []int{100, 500} {
-		b.Run(fmt.Sprintf("Apply/transitions=%d", size), func(b *testing.B) { benchApply(b, h, size) })
+	for _, x := range benchmarks {
+		b.Run(x.name, func(b *testing.B) { x.run(b, h) })
 	}
-	b.Run("Get/hit", func(b *testing.B) { benchGet(b, h, "i-%08d") })
-	b.Run("Get/miss", func(b *testing.B) { benchGet(b, h, "none-%08d") })
-	b.Run("Scan/100", func(b *testing.B) { benchScan(b, h) })
-	b.Run("Scan/one", func(b *testing.B) { benchWaiters(b, h, 0) })
-	b.Run("Scan/none", func(b *testing.B) { benchWaiters(b, h, benchRows) })
+}
+
+var benchmarks = []struct {
+	name string
+	run  func(*testing.B, Harness)
+}{
+	{"Apply/transitions=100", func(b *testing.B, h Harness) { benchApply(b, h, 100) }},
+	{"Apply/transitions=500", func(b *testing.B, h Harness) { benchApply(b, h, 500) }},
+	{"Get/hit", func(b *testing.B, h Harness) { benchGet(b, h, "i-%08d") }},
+	{"Get/miss", func(b *testing.B, h Harness) { benchGet(b, h, "none-%08d") }},
+	{"Scan/100", benchScan},
+	{"Scan/one", func(b *testing.B, h Harness) { benchWaiters(b, h, 0) }},
+	{"Scan/none", func(b *testing.B, h Harness) { benchWaiters(b, h, benchRows) }},
+}
+
+// Named is a backend in a Table.
+type Named struct {
+	Name    string
+	Harness Harness
+}
+
+// Table runs the benchmarks of every backend, and returns one table for all: microseconds for
+// one operation. A benchmark that fails, or whose backend is not there, has no number.
+func Table(backends ...Named) string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "µs/op\t")
+	for _, x := range backends {
+		fmt.Fprint(w, x.Name, "\t")
+	}
+	fmt.Fprintln(w)
+	for _, bench := range benchmarks {
+		fmt.Fprint(w, bench.name, "\t")
+		for _, x := range backends {
+			r := testing.Benchmark(func(b *testing.B) { bench.run(b, x.Harness) })
+			if r.N == 0 {
+				fmt.Fprint(w, "-\t")
+				continue
+			}
+			fmt.Fprintf(w, "%.3g\t", float64(r.T.Nanoseconds())/float64(r.N)/1000)
+		}
+		fmt.Fprintln(w)
+	}
+	_ = w.Flush() // into memory
+	return text.String()
 }
 
 // transition appends to a batch what one step of an instance changes; step 0 starts it.

@@ -1,0 +1,91 @@
+package stores
+
+import (
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"github.com/godagger/dagger/backends/pebble"
+	"github.com/godagger/dagger/backends/redis"
+	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/memstore"
+	"github.com/godagger/dagger/projection/storetest"
+)
+
+// backend is one of those that are compared.
+type backend struct {
+	name string
+	on   string // what it ran on
+	// place makes a new and empty place for a store; it skips where there is no server.
+	place func(tb testing.TB) *storetest.Place
+}
+
+// backends are all of them, the reference first.
+var backends = []backend{
+	{"mem", "memory", memPlace},
+	{"pebble", "a directory", pebblePlace(pebble.Options{})},
+	{"pebble wal=off", "a directory", pebblePlace(pebble.Options{NoWAL: true})},
+	{"redis fake", "miniredis", fakeRedisPlace},
+	{"redis", "redis-server", redisPlace},
+}
+
+func memPlace(testing.TB) *storetest.Place {
+	return &storetest.Place{Volatile: true, Open: func(id projection.Identity) (projection.Store, error) { return memstore.New(id), nil }}
+}
+
+func pebblePlace(options pebble.Options) func(testing.TB) *storetest.Place {
+	return func(tb testing.TB) *storetest.Place {
+		dir := filepath.Join(tb.TempDir(), "store")
+		return &storetest.Place{Open: func(id projection.Identity) (projection.Store, error) {
+			return pebble.Open(tb.Context(), dir, id, options)
+		}}
+	}
+}
+
+func fakeRedisPlace(tb testing.TB) *storetest.Place {
+	return redisAt(tb, miniredis.RunT(tb).Addr(), true)
+}
+
+func redisAt(tb testing.TB, addr string, noCheck bool) *storetest.Place {
+	return &storetest.Place{Open: func(id projection.Identity) (projection.Store, error) {
+		return redis.Open(tb.Context(), redis.Options{Addrs: []string{addr}, NoCheck: noCheck}, id)
+	}}
+}
+
+// redisPlace starts a redis-server without persistence.
+func redisPlace(tb testing.TB) *storetest.Place {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		tb.Skip("no redis-server on this machine")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	cmd := exec.Command("redis-server", "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", tb.TempDir(), "--save", "")
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+			return redisAt(tb, addr, false)
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("redis-server does not answer: %v", err)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
