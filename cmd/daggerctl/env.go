@@ -104,6 +104,33 @@ func (e *env) open(ctx context.Context, create bool) (eventlog.Log, projection.S
 	return log, store, nil
 }
 
+// openToRead opens the log, and the store where one is named: it makes reading faster. A store
+// that another process holds, or that is not there, is done without.
+func (e *env) openToRead(ctx context.Context) (eventlog.Log, projection.Store, error) {
+	log, err := e.openLog(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, url, _ := e.urls(); url == "" {
+		return log, nil, nil
+	}
+	store, err := e.openStore(ctx, log, false)
+	if errors.Is(err, projection.ErrInUse) {
+		return log, nil, nil
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, log.Close())
+	}
+	return log, store, nil
+}
+
+func closeStore(store projection.Store) error {
+	if store == nil {
+		return nil
+	}
+	return store.Close()
+}
+
 // unreachable is an error of opening: what is wrong with settings and identity fails, the
 // rest can't be reached.
 func unreachable(err error) error {

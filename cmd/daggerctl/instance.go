@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -52,6 +53,9 @@ func view(i *machine.Instance, plan *machine.Plan) instance {
 		if k := i.Task(path); k != nil {
 			t.Status, t.Attempt, t.Since, t.Due, t.Error = string(k.Status), k.Attempt, at(k.Since), at(k.Due), k.Error
 			t.WaitsFor = i.WaitsFor(plan, path)
+			if k.Status == machine.Executing && k.Phase == machine.Running { // that it runs now only its worker knows
+				t.WaitsFor = fmt.Sprintf("attempt %d began at %s", k.Attempt, time.UnixMilli(k.Since).UTC().Format("2006-01-02 15:04:05Z"))
+			}
 		}
 		v.Tasks = append(v.Tasks, t)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +22,8 @@ type listArgs struct {
 	idPrefix   string
 	limit      int
 	cursor     string
+	at         string
+	count      bool
 }
 
 // listed are the statuses that instances can have.
@@ -29,8 +33,10 @@ func listCommand(e *env) *cobra.Command {
 	var a listArgs
 	c := &cobra.Command{
 		Use: "list", Short: "list instances, oldest first", Args: noArgs,
-		Long: "list prints instances as the store has them, oldest first. With -o json it is one array, with -o jsonl one object a line.",
-		RunE: func(c *cobra.Command, _ []string) error { return list(c.Context(), e, a) },
+		Long: "list prints instances as the store has them, oldest first. With -o json it is one array, with -o jsonl one object a line.\n\n" +
+			"With --at it prints them as they were at a moment. The log is folded for that from its beginning, in memory, and the store is not looked at.\n\n" + atHelp,
+		Example: "  daggerctl list --status FAILURE\n  daggerctl list --count\n  daggerctl list --at 2026-11-24T10:00:00Z --definition Order",
+		RunE:    func(c *cobra.Command, _ []string) error { return list(c.Context(), e, a) },
 	}
 	f := c.Flags()
 	f.StringVar(&a.definition, "definition", "", "only instances of the definition `NAME`")
@@ -38,6 +44,8 @@ func listCommand(e *env) *cobra.Command {
 	f.StringVar(&a.idPrefix, "id-prefix", "", "only instances whose id begins with `TEXT`")
 	f.IntVar(&a.limit, "limit", 100, "print at most so many")
 	f.StringVar(&a.cursor, "cursor", "", "go on where a list that was cut off says")
+	f.StringVar(&a.at, "at", "now", "as they were at the `MOMENT`")
+	f.BoolVar(&a.count, "count", false, "print how many there are, by definition and status")
 	complete(c, e)
 	return c
 }
@@ -52,23 +60,19 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 			return err
 		}
 	}
-	log, store, err := e.open(ctx, false)
+	from, app, err := e.listFrom(ctx, a.at)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close(), log.Close()) }()
-	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
-	if err != nil {
-		return fmt.Errorf("describe the events topic: %w", err)
-	}
-	if err := engine.CheckStore(ctx, store, topic.ID); err != nil {
-		return err
+	defer func() { err = errors.Join(err, from.close()) }()
+	f := engine.Filter{Definition: a.definition, Status: a.status, IDPrefix: a.idPrefix, Cursor: a.cursor}
+	if a.count {
+		return e.count(ctx, from, f)
 	}
 	found := []instance{}
-	f := engine.Filter{Definition: a.definition, Status: a.status, IDPrefix: a.idPrefix, Cursor: a.cursor}
 	for {
 		f.Limit = min(a.limit-len(found), 1000)
-		page, err := engine.ReadList(ctx, store, f)
+		page, err := from.list(ctx, f)
 		if err != nil {
 			return err
 		}
@@ -86,8 +90,8 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 			}
 		}()
 	}
-	if len(found) == 0 && a == (listArgs{limit: a.limit}) {
-		e.note("application %s has no instances; another one is named in the log's URL", log.App())
+	if len(found) == 0 && a == (listArgs{limit: a.limit, at: "now"}) {
+		e.note("application %s has no instances; another one is named in the log's URL", app)
 	}
 	switch e.output {
 	case "json":
@@ -104,6 +108,111 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 	for _, v := range found {
 		step, since := v.step()
 		t.row(v.ID, v.Definition, v.Status, step, e.time(since), e.time(v.Updated), line(v.Error))
+	}
+	return t.end()
+}
+
+// lister lists and counts, now or at a moment.
+type lister struct {
+	list  func(context.Context, engine.Filter) (engine.Page, error)
+	count func(context.Context, engine.Filter) (map[string]int64, map[int32]uint64, error)
+	close func() error
+}
+
+func (e *env) listFrom(ctx context.Context, at string) (l lister, app string, err error) {
+	p, err := e.point("at", at)
+	if err != nil {
+		return l, "", err
+	}
+	if !p.IsNow() {
+		return e.listPast(ctx, p)
+	}
+	log, store, err := e.open(ctx, false)
+	if err != nil {
+		return l, "", err
+	}
+	l = lister{
+		list: func(ctx context.Context, f engine.Filter) (engine.Page, error) { return engine.ReadList(ctx, store, f) },
+		count: func(ctx context.Context, f engine.Filter) (map[string]int64, map[int32]uint64, error) {
+			return engine.ReadCount(ctx, store, f)
+		},
+		close: func() error { return errors.Join(store.Close(), log.Close()) },
+	}
+	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
+	if err != nil {
+		err = fmt.Errorf("describe the events topic: %w", err)
+	} else {
+		err = engine.CheckStore(ctx, store, topic.ID)
+	}
+	if err != nil {
+		return l, "", errors.Join(err, l.close())
+	}
+	return l, log.App(), nil
+}
+
+// listPast folds the log up to the moment.
+func (e *env) listPast(ctx context.Context, p engine.Point) (l lister, app string, err error) {
+	log, err := e.openLog(ctx)
+	if err != nil {
+		return l, "", err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	total, err := records(ctx, log, nil)
+	if err != nil {
+		return l, "", err
+	}
+	bar := e.newProgress("fold", total)
+	past, err := engine.ReadPast(ctx, log, p, bar.set)
+	bar.end()
+	if errors.Is(err, engine.ErrPoint) {
+		return l, "", failure(statusUsage, "--at: %w", err)
+	}
+	if err != nil {
+		return l, "", err
+	}
+	e.note("as of %s", asOf(past.AsOf()))
+	return lister{
+		list: past.List,
+		count: func(ctx context.Context, f engine.Filter) (map[string]int64, map[int32]uint64, error) {
+			n, err := past.Count(ctx, f)
+			return n, past.AsOf(), err
+		},
+		close: func() error { return nil },
+	}, log.App(), nil
+}
+
+// counted is a count as JSON.
+type counted struct {
+	Definition string `json:"definition"`
+	Status     string `json:"status"`
+	Instances  int64  `json:"instances"`
+}
+
+// count prints how many instances there are.
+func (e *env) count(ctx context.Context, from lister, f engine.Filter) error {
+	n, _, err := from.count(ctx, f)
+	if err != nil {
+		return err
+	}
+	l := []counted{}
+	for _, name := range slices.Sorted(maps.Keys(n)) {
+		slash := max(strings.LastIndexByte(name, '/'), 0)
+		l = append(l, counted{name[:slash], name[slash+1:], n[name]})
+	}
+	switch e.output {
+	case "json":
+		return e.print(l)
+	case "jsonl":
+		for _, c := range l {
+			if err := e.print(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := e.table("DEFINITION", "STATUS", "INSTANCES")
+	for _, c := range l {
+		t.row(c.Definition, c.Status, strconv.FormatInt(c.Instances, 10))
 	}
 	return t.end()
 }

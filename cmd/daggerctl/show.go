@@ -12,11 +12,11 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/engine"
-	"github.com/godagger/dagger/projection"
 )
 
 type showArgs struct {
 	id     string
+	at     string
 	events bool
 }
 
@@ -24,12 +24,15 @@ func showCommand(e *env) *cobra.Command {
 	var a showArgs
 	c := &cobra.Command{
 		Use: "show ID", Short: "show one instance: its tasks, and what it waits for", Args: oneID,
-		Long: "show prints one instance as the log has it now. The store only makes it faster: without --store the log is enough.",
+		Long: "show prints one instance as the log has it now, or as it was at a moment. The store only makes it faster: without --store the log is enough. " +
+			"Whether a handler really runs only its worker knows: the log says when its attempt began.\n\n" + atHelp,
+		Example: "  daggerctl show order-42\n  daggerctl show order-42 --at 2026-11-24T10:00:00Z\n  daggerctl show order-42 --at 117 --events",
 		RunE: func(c *cobra.Command, args []string) error {
 			a.id = args[0]
 			return show(c.Context(), e, a)
 		},
 	}
+	c.Flags().StringVar(&a.at, "at", "now", "as it was at the `MOMENT`")
 	c.Flags().BoolVar(&a.events, "events", false, "print its events too")
 	complete(c, e)
 	return c
@@ -37,30 +40,24 @@ func showCommand(e *env) *cobra.Command {
 
 // show prints one instance.
 func show(ctx context.Context, e *env, a showArgs) (err error) {
-	log, err := e.openLog(ctx)
+	p, err := e.point("at", a.at)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	var store projection.Store
-	if _, url, _ := e.urls(); url != "" {
-		if store, err = e.openStore(ctx, log, false); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, store.Close()) }()
+	log, store, err := e.openToRead(ctx)
+	if err != nil {
+		return err
 	}
-	i, plan, err := engine.ReadInstance(ctx, log, store, a.id)
+	defer func() { err = errors.Join(err, closeStore(store), log.Close()) }()
+	i, plan, err := engine.ReadInstanceAt(ctx, log, store, a.id, p)
 	if err != nil {
 		return fmt.Errorf("show %s: %w", a.id, err)
 	}
 	v := view(i, plan)
 	var events []*eventlog.Event
 	if a.events {
-		for ev, err := range engine.ReadEvents(ctx, log, a.id) {
-			if err != nil {
-				return fmt.Errorf("show %s: %w", a.id, err)
-			}
-			events = append(events, ev)
+		if events, err = engine.ReadEventsBetween(ctx, log, a.id, engine.AtEvent(0), p); err != nil {
+			return fmt.Errorf("show %s: %w", a.id, err)
 		}
 	}
 	if e.asJSON() {
@@ -109,7 +106,12 @@ func (e *env) showTable(v instance, events []*eventlog.Event, partition int32) e
 		return err
 	}
 	fmt.Fprintln(e.stdout)
-	t = e.table("N", "SEQ", "AT", "EVENT", "PATH", "DETAIL")
+	return e.eventTable(events)
+}
+
+// eventTable prints events.
+func (e *env) eventTable(events []*eventlog.Event) error {
+	t := e.table("N", "SEQ", "AT", "EVENT", "PATH", "DETAIL")
 	for _, ev := range events {
 		seq := ""
 		if ev.Seq > 0 {

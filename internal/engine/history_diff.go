@@ -47,7 +47,13 @@ func Changes(from, to []byte) []Change {
 		if !bytes.Equal(from, to) {
 			l = append(l, Change{From: strconv.Quote(string(from)), To: strconv.Quote(string(to))})
 		}
-	default:
+	default: // what was nothing came member by member
+		if x == nil {
+			x = map[string]any{}
+		}
+		if y == nil {
+			y = map[string]any{}
+		}
 		changes("", x, y, &l)
 	}
 	return l

@@ -79,7 +79,7 @@ func TestChanges(t *testing.T) {
 	if l := Changes([]byte(`{"a":1}`), []byte("\x00")); len(l) != 1 {
 		t.Errorf("no JSON: %v", l)
 	}
-	if l := Changes(nil, []byte(`{"a":1}`)); len(l) != 1 || l[0].String() != `+ : {"a":1}` {
+	if l := Changes(nil, []byte(`{"a":1}`)); len(l) != 1 || l[0].String() != `+ a: 1` {
 		t.Errorf("nothing before: %v", l)
 	}
 }
