@@ -29,7 +29,7 @@ var testModules = []string{goCmp, rapid, "go.uber.org/goleak", "github.com/rogpe
 // kits are what tests of every package may import of ours: suites, references, and what
 // starts, drives and audits the real parts. Go itself refuses a cycle.
 var kits = []string{
-	"eventlog", "eventlog/eventlogtest", "eventlog/embedlog", "eventlog/kafkalog", "projection/storetest", "projection/memstore",
+	"eventlog", "eventlog/eventlogtest", "eventlog/embedlog", "eventlog/kafkalog", "projection/storetest", "projection/snapshot/buckettest", "projection/memstore",
 	"backends/pebble", "internal/kafkatest", "internal/audit", "workflowtest",
 }
 
@@ -57,10 +57,12 @@ var rules = map[string]rule{
 	"eventlog/embedlog":     {ours: []string{"eventlog"}, theirs: []string{pebble}},
 	"eventlog/eventlogtest": {ours: []string{"eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
 
-	"projection":           {ours: []string{"eventlog"}},
-	"projection/memstore":  {ours: []string{"projection", "eventlog"}},
-	"projection/snapshot":  {ours: []string{"projection"}, theirs: []string{"github.com/klauspost/compress/zstd"}},
-	"projection/storetest": {ours: []string{"projection", "projection/memstore", "eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
+	"projection":                     {ours: []string{"eventlog"}},
+	"projection/memstore":            {ours: []string{"projection", "eventlog"}},
+	"projection/snapshot":            {ours: []string{"projection"}, theirs: []string{"github.com/klauspost/compress/zstd"}},
+	"projection/snapshot/gocloud":    {ours: []string{"projection/snapshot"}, theirs: []string{"gocloud.dev/blob", "gocloud.dev/gcerrors"}, tests: []string{"gocloud.dev/blob/..."}},
+	"projection/snapshot/buckettest": {ours: []string{"projection/snapshot"}, kit: true},
+	"projection/storetest":           {ours: []string{"projection", "projection/memstore", "eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
 
 	"backends/pebble":    {ours: []string{"projection"}, theirs: []string{pebble}},
 	"backends/redis":     {ours: []string{"projection"}, theirs: []string{"github.com/redis/go-redis/v9/...", "github.com/klauspost/compress/s2"}, tests: []string{"github.com/alicebob/miniredis/v2"}},
