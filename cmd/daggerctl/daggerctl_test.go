@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/workflow"
 )
 
@@ -92,6 +94,8 @@ func fixture() {
 		err = damage(os.Args[2])
 	case "spoil":
 		err = spoil(ctx)
+	case "tamper":
+		err = tamper(ctx)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fixture:", err)
@@ -257,4 +261,37 @@ func hold(ctx context.Context, ready string) error {
 	}
 	<-ctx.Done()
 	return e.Close()
+}
+
+// tamper changes an instance in the store alone.
+func tamper(ctx context.Context) (err error) {
+	log, err := eventlog.Open(ctx, defaultLog)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	store, err := projection.Open(ctx, defaultStore, projection.Identity{App: log.App(), Partitions: log.Partitions()})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	p := eventlog.PartitionOf("job-2", log.Partitions())
+	w, err := watermark(ctx, store, p)
+	if err != nil {
+		return err
+	}
+	part, err := store.Acquire(ctx, p, w.Epoch)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, part.Close()) }()
+	values, _, err := part.Get(ctx, projection.KindInstance, [][]byte{[]byte("job-2")})
+	if err != nil {
+		return err
+	}
+	value := bytes.Replace(values[0], []byte(`"status":"COMPLETED","params"`), []byte(`"status":"EXECUTING","reason":"tampered","params"`), 1)
+	// A store changes with an event only: it is told of one that the log does not have.
+	next := w
+	next.N++
+	return part.Apply(ctx, projection.Batch{Expected: w.N, New: next, Put: []projection.Row{{Kind: projection.KindInstance, Key: []byte("job-2"), Value: value}}})
 }

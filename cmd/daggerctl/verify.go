@@ -14,6 +14,9 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
+// shownChanges of a row are printed.
+const shownChanges = 20
+
 type verifyArgs struct {
 	audit   bool
 	topics  []string
@@ -25,9 +28,11 @@ func verifyCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify", Short: "fold the log from its beginning and compare the store byte for byte", Args: noArgs,
 		Long: "verify folds each partition of the log from its beginning up to where the store stands, and compares all rows byte for byte. " +
-			"It changes nothing. A difference is exit status 5: rebuild then makes the store anew.\n\n" +
+			"It changes nothing, and an engine may work meanwhile. The first ten rows that differ are printed with what differs: " +
+			"~ from what the log says to what the store has, + the store alone has it, - the log alone. A difference is exit status 5: rebuild then makes the store anew.\n\n" +
 			"With --audit it also checks the log itself, event by event, against the promises of the engine.",
-		RunE: func(c *cobra.Command, _ []string) error { return verify(c.Context(), e, a) },
+		Example: "  daggerctl verify\n  daggerctl verify --audit --settled -o json",
+		RunE:    func(c *cobra.Command, _ []string) error { return verify(c.Context(), e, a) },
 	}
 	f := c.Flags()
 	f.BoolVar(&a.audit, "audit", false, "check the log itself too")
@@ -44,7 +49,9 @@ type verified struct {
 	Differences int64             `json:"differences"`
 	AsOf        map[string]uint64 `json:"as_of"` // event numbers, by partition
 	First       []string          `json:"first,omitempty"`
-	Audit       *audit.Report     `json:"audit,omitempty"`
+	// Found is First with what differs.
+	Found []engine.Difference `json:"found,omitempty"`
+	Audit *audit.Report       `json:"audit,omitempty"`
 }
 
 // verify compares the store with the log.
@@ -67,7 +74,7 @@ func verify(ctx context.Context, e *env, a verifyArgs) (err error) {
 	if err != nil {
 		return err
 	}
-	r := verified{Partitions: v.Partitions, Events: v.Events, Instances: v.Instances, Differences: v.Differences, AsOf: map[string]uint64{}, First: v.First}
+	r := verified{Partitions: v.Partitions, Events: v.Events, Instances: v.Instances, Differences: v.Differences, AsOf: map[string]uint64{}, First: v.First, Found: v.Found}
 	for partition, n := range v.AsOf {
 		r.AsOf[strconv.Itoa(int(partition))] = n
 	}
@@ -101,8 +108,18 @@ func (e *env) printVerified(r verified) error {
 	if err := t.end(); err != nil {
 		return err
 	}
-	for _, d := range r.First {
-		fmt.Fprintln(e.stdout, clean(d))
+	for _, d := range r.Found {
+		fmt.Fprintf(e.stdout, "partition %d: %s\n", d.Partition, clean(d.Text))
+		for k, c := range d.Changes {
+			if k == shownChanges {
+				fmt.Fprintf(e.stdout, "  and %d more\n", len(d.Changes)-k)
+				break
+			}
+			fmt.Fprintln(e.stdout, "  "+clean(c.String()))
+		}
+	}
+	if n := r.Differences - int64(len(r.Found)); n > 0 {
+		fmt.Fprintf(e.stdout, "and %d more rows\n", n)
 	}
 	if r.Audit == nil {
 		return nil

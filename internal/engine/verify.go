@@ -23,6 +23,16 @@ type Verified struct {
 	Differences int64            // rows that differ
 	AsOf        map[int32]uint64 // event numbers up to which store and log were compared
 	First       []string         // the first ten differences in words
+	Found       []Difference     // the same, with what differs
+
+	explain func(kind projection.Kind, key string, sum [16]byte) []Change // what differs in a row
+}
+
+// Difference is a row that is not what the log says.
+type Difference struct {
+	Partition int32    `json:"partition"`
+	Text      string   `json:"text"`              // which row, and how
+	Changes   []Change `json:"changes,omitempty"` // from what the log says to what the store has
 }
 
 // firstDifferences is how many differences Verify puts into words.
@@ -30,9 +40,10 @@ const firstDifferences = 10
 
 // Verify folds the log from its beginning up to where each partition of the store stands, and
 // compares all rows byte for byte. Instances in quarantine are compared by id only; protocol
-// rule 12. It changes nothing. It needs memory for the rows of one partition. An event that
-// is missing or can't be read is an error that says where; so is a store that moves all the
-// time.
+// rule 12. It changes nothing, and an engine may work meanwhile: each partition is compared as
+// of the event at which it was read. It needs memory for the rows of one partition. An event
+// that is missing or can't be read is an error that says where; so is projection.ErrMoves, of
+// a store that can't be read whole while an engine writes to it.
 func Verify(ctx context.Context, log eventlog.Log, store projection.Store, progress func(partition int32, done, total int64)) (Verified, error) {
 	v := Verified{AsOf: map[int32]uint64{}}
 	for p := range log.Partitions() {
@@ -44,10 +55,11 @@ func Verify(ctx context.Context, log eventlog.Log, store projection.Store, progr
 	return v, nil
 }
 
-func (v *Verified) differ(partition int32, what string) {
+func (v *Verified) differ(partition int32, what string, changes ...Change) {
 	v.Differences++
 	if len(v.First) < firstDifferences {
 		v.First = append(v.First, fmt.Sprintf("partition %d: %s", partition, what))
+		v.Found = append(v.Found, Difference{partition, what, changes})
 	}
 }
 
@@ -91,6 +103,14 @@ func (v *Verified) partition(ctx context.Context, log eventlog.Log, store projec
 	v.AsOf[p] = w.N
 	v.Events += int64(f.r.o.folded())
 	v.Instances += int64(len(m.rows[projection.KindInstance]))
+	view, err := store.View(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	v.explain = func(kind projection.Kind, key string, sum [16]byte) []Change {
+		return changed(ctx, view, kind, key, sum, m.rows[kind][key])
+	}
 	v.compare(p, stored, m.images())
 	return nil
 }
@@ -129,8 +149,7 @@ func (m *image) add(kind projection.Kind, key string, value []byte) error {
 		rows = map[string][16]byte{}
 		m.rows[kind] = rows
 	}
-	sum := sha256.Sum256(value)
-	rows[key] = [16]byte(sum[:])
+	rows[key] = sumOf(value)
 	if kind == projection.KindInstance && bytes.Contains(value, []byte(`"quarantined":`)) {
 		i := &machine.Instance{}
 		if decodeRow(value, i) == nil && i.Quarantined != "" {
@@ -142,34 +161,40 @@ func (m *image) add(kind projection.Kind, key string, value []byte) error {
 
 // dump reads all rows of a partition at one watermark.
 func dump(ctx context.Context, store projection.Store, p int32) (image, projection.Watermark, error) {
-	const tries = 5
 	view, err := store.View(ctx, p)
 	if err != nil {
 		return image{}, projection.Watermark{}, err
 	}
 	defer view.Close()
-	for range tries {
-		before, err := view.Watermark(ctx)
-		if err != nil {
-			return image{}, before, err
-		}
-		m := newImage()
-		var failed error
-		if err := view.Dump(ctx, func(r projection.Row) error {
-			failed = m.add(r.Kind, string(r.Key), r.Value)
-			return failed
-		}); err != nil {
-			return image{}, before, cmp.Or(failed, err)
-		}
-		after, err := view.Watermark(ctx)
-		if err != nil {
-			return image{}, after, err
-		}
-		if after == before {
-			return m, after, nil
-		}
+	m := newImage()
+	var failed error
+	w, err := projection.DumpAt(ctx, view, func(r projection.Row) error {
+		failed = m.add(r.Kind, string(r.Key), r.Value)
+		return failed
+	})
+	if err != nil {
+		return image{}, w, cmp.Or(failed, err)
 	}
-	return image{}, projection.Watermark{}, errors.New("the store moves while it is read; stop the engine or try again")
+	return m, w, nil
+}
+
+// changed says what differs between a row by the log and the one that was read, if it still
+// is that one.
+func changed(ctx context.Context, view projection.View, kind projection.Kind, key string, sum [16]byte, folded []byte) []Change {
+	values, _, err := view.Get(ctx, kind, [][]byte{[]byte(key)})
+	if err != nil || values[0] == nil || sumOf(values[0]) != sum {
+		return nil // the store has gone on
+	}
+	value := values[0]
+	if len(value) > 0 && len(folded) > 0 && value[0] == formatJSON && folded[0] == formatJSON {
+		return Changes(folded[1:], value[1:])
+	}
+	return Changes(folded, value)
+}
+
+func sumOf(value []byte) [16]byte {
+	sum := sha256.Sum256(value)
+	return [16]byte(sum[:])
 }
 
 // compare counts the rows that differ.
@@ -205,7 +230,11 @@ func (v *Verified) compare(p int32, stored, folded image) {
 			case !inLog:
 				v.differ(p, describeRow(kind, key)+" is in the store, but not in the log")
 			case x != y && !(kind == projection.KindInstance && quarantined[key]):
-				v.differ(p, describeRow(kind, key)+" differs")
+				var changes []Change
+				if v.explain != nil && len(v.First) < firstDifferences {
+					changes = v.explain(kind, key, x)
+				}
+				v.differ(p, describeRow(kind, key)+" differs", changes...)
 			}
 		}
 	}

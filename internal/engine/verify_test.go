@@ -152,6 +152,10 @@ func TestVerify(t *testing.T) {
 		}
 	}
 
+	if c := v.Found[1].Changes; len(c) != 1 || !strings.HasPrefix(c[0].String(), "~ ") || !strings.Contains(c[0].String(), "COMPLETED") {
+		t.Errorf("what differs in the instance: %v", c)
+	}
+
 	// Rebuild mends it, and an empty store comes to the same rows.
 	empty := memStore(t)
 	for p := range log.Partitions() {
@@ -188,6 +192,41 @@ func TestVerify(t *testing.T) {
 	if v, err := Verify(t.Context(), log, empty, nil); err != nil || v.Differences != 0 {
 		t.Errorf("%+v, %v", v, err)
 	}
+}
+
+// TestVerifyOnline compares a store again and again while an engine writes to it.
+func TestVerifyOnline(t *testing.T) {
+	log, store := memLog(t), memStore(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	e, stop := runEngine(t, log, store, runOrders(t))
+	done := make(chan error, 1)
+	go func() { // waited for below
+		var err error
+		for k := 0; k < 300 && err == nil; k++ {
+			_, err = startOrder(ctx, e, fmt.Sprintf("i-%02d", k), fmt.Sprintf("o-%d", k))
+		}
+		done <- err
+	}()
+	for moved, running := 0, true; running; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			running = false
+			t.Logf("compared %d times", moved)
+		default:
+		}
+		v, err := Verify(ctx, log, store, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if moved++; v.Differences > 0 {
+			t.Fatalf("%q", v.First)
+		}
+	}
+	stop()
 }
 
 func TestVerifyEmpty(t *testing.T) {
