@@ -22,6 +22,10 @@ type Options struct {
 	Metrics  http.Handler  // of /metrics, e.g. from telemetry/prom; nil: 404
 	Timeout  time.Duration // of a readiness check; 0 = 2 s
 	ReadOnly bool          // refuse everything that changes something
+	// Checkpoints is a directory of this machine. Where it is named, POST
+	// /api/v1/store/checkpoint?name=NAME copies the engine's store into a new directory in it
+	// while the engine works.
+	Checkpoints string
 }
 
 // callTime is how long an answer of the engine may take.
@@ -47,6 +51,9 @@ func New(eng *workflow.Engine, o Options) http.Handler {
 	}
 	s.seed(mux)
 	s.api(mux)
+	if o.Checkpoints != "" {
+		mux.HandleFunc("POST /api/v1/store/checkpoint", s.checkpoint)
+	}
 
 	cross := http.NewCrossOriginProtection()
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

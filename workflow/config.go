@@ -47,6 +47,9 @@ type Config struct {
 	// updates. It is created with one partition unless it exists. See docs/http.md.
 	UpdatesTopic string
 
+	// Snapshots of the store; the zero value takes none.
+	Snapshots Snapshots
+
 	// Observer is told what the engine does, for metrics; see package telemetry/prom.
 	Observer Observer
 }
@@ -77,6 +80,7 @@ func (c *Config) validate() error {
 	atLeast0("ProjectInterval", c.ProjectInterval < 0, c.ProjectInterval)
 	atLeast0("CacheBytes", c.CacheBytes < 0, c.CacheBytes)
 	atLeast0("ShutdownTimeout", c.ShutdownTimeout < 0, c.ShutdownTimeout)
+	mistakes = append(mistakes, c.Snapshots.mistakes()...)
 	return errors.Join(mistakes...)
 }
 

@@ -96,11 +96,18 @@ func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (e
 		}
 		e.close = append(e.close, e.store.Close)
 	}
+	snapshots, closing, err := c.Snapshots.open(ctx)
+	if err != nil {
+		return err
+	}
+	if closing != nil {
+		e.close = append(e.close, closing)
+	}
 	eng, err := engine.New(ctx, engine.Config{
 		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address,
 		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
 		ProjectInterval: c.ProjectInterval, CacheBytes: c.CacheBytes, ShutdownTimeout: c.ShutdownTimeout,
-		Observer: c.Observer, UpdatesTopic: c.UpdatesTopic,
+		Observer: c.Observer, UpdatesTopic: c.UpdatesTopic, Snapshots: snapshots,
 	})
 	if err != nil {
 		return fmt.Errorf("open engine: %w", err)

@@ -1,0 +1,87 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/godagger/dagger/internal/engine"
+	"github.com/godagger/dagger/projection/snapshot"
+)
+
+// Snapshots is a policy of snapshots: copies of the store's partitions in a bucket, from
+// which an engine with an empty store starts, instead of folding the whole log. The zero
+// value is none. Engines of one application name the same bucket.
+type Snapshots struct {
+	// URL of the bucket: file:DIR, or what is linked; see package projection/snapshot. Bucket
+	// is used instead of opening URL, and is not closed with the engine.
+	URL    string
+	Bucket snapshot.Bucket
+
+	Every time.Duration // between two of a partition that changes; 0 = an hour
+	Keep  int           // of a partition; 0 = 3
+	// Trim lets the log drop events that are needed neither beside the oldest kept snapshot nor
+	// beside this engine's store, nor by a cursor in the bucket. Instances can then be seen as
+	// of an earlier time only as far back as the log goes. Without it nothing is ever dropped.
+	Trim bool
+}
+
+// open opens the bucket; closing is nil where there is nothing to close.
+func (s Snapshots) open(ctx context.Context) (policy engine.Snapshots, closing func() error, err error) {
+	policy = engine.Snapshots{Bucket: s.Bucket, Every: s.Every, Keep: s.Keep, Trim: s.Trim}
+	if s.URL == "" {
+		return policy, nil, nil
+	}
+	if policy.Bucket, err = snapshot.OpenBucket(ctx, s.URL); err != nil {
+		return policy, nil, err
+	}
+	return policy, policy.Bucket.Close, nil
+}
+
+func (s Snapshots) mistakes() []error {
+	var l []error
+	if s.URL != "" && s.Bucket != nil {
+		l = append(l, errors.New("open engine: Snapshots.URL and Snapshots.Bucket exclude each other"))
+	}
+	if s.Every < 0 || s.Keep < 0 {
+		l = append(l, errors.New("open engine: Snapshots.Every or Snapshots.Keep is negative; 0 is the default"))
+	}
+	if s.URL == "" && s.Bucket == nil && (s.Trim || s.Every > 0 || s.Keep > 0) {
+		l = append(l, errors.New("open engine: Snapshots has a policy and no bucket"))
+	}
+	return l
+}
+
+// RebuildOptions say what Rebuild rebuilds, and how. The zero value rebuilds everything.
+type RebuildOptions = engine.RebuildOptions
+
+// Rebuilt is what Rebuild did with a partition.
+type Rebuilt = engine.Rebuilt
+
+// Rebuild folds partitions of the engine's store again from the log, while the engine works. A
+// store that can build a partition beside the one in use (Pebble) replaces it in one step when
+// it is complete, and an attempt that was cut off goes on with the next call; of any other
+// store the partition is emptied, its owner folds it, and Rebuild waits for that. The first error
+// ends it.
+func (e *Engine) Rebuild(ctx context.Context, o RebuildOptions) ([]Rebuilt, error) {
+	done, err := engine.Rebuild(ctx, e.log, e.store, o)
+	if err != nil {
+		return nil, fmt.Errorf("rebuild: %w", err)
+	}
+	return done, nil
+}
+
+// ErrNoCheckpoints: the store can't copy itself into a directory. Snapshots are the way then.
+var ErrNoCheckpoints = engine.ErrNoCheckpoints
+
+// Checkpoint copies the partitions that the engine's store has into a directory of this machine,
+// each as of one event, while the engine works. The directory must not exist, or be empty; it
+// is then a store of its own, pebble:DIR. Only a store in a directory can do it; any other is
+// ErrNoCheckpoints. After an error the directory is not there, or as it was.
+func (e *Engine) Checkpoint(ctx context.Context, dir string) (asOf map[int32]uint64, err error) {
+	if asOf, err = engine.Checkpoint(ctx, e.store, dir); err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	return asOf, nil
+}
