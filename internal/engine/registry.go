@@ -324,6 +324,7 @@ func (r *registry) take(records []eventlog.Record) {
 func (r *registry) add(c *Code) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	c = c.withTriggers(r.codes[c.Plan.Hash()])
 	r.codes[c.Plan.Hash()] = c
 	r.order = append(slices.DeleteFunc(r.order, func(x *Code) bool { return x.Plan.Hash() == c.Plan.Hash() }), c)
 	if x := r.current[c.Plan.Name]; x == nil || c.Plan.Version >= x.Plan.Version {

@@ -76,10 +76,13 @@ func (r *registry) follow(ctx context.Context) error {
 	}
 }
 
+// relay is what the relay is called where it has a problem.
+func (tk TopicKey) relay() string { return "the relay of topic " + tk.Topic + " for " + tk.Key }
+
 // relayGroup is a member of the relay's group until ctx ends.
 func (e *Engine) relayGroup(ctx context.Context, tk TopicKey) {
 	logger := e.logger.With("topic", tk.Topic, "key", tk.Key)
-	part := "the relay of topic " + tk.Topic
+	part := tk.relay()
 	defer e.problems.set(part, nil)
 	for backoff := backoffMin; ; backoff = min(2*backoff, backoffMax) {
 		began := time.Now()
@@ -135,7 +138,7 @@ func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logg
 		if err != nil {
 			return fmt.Errorf("assignment of group %s: %w", group, err)
 		}
-		e.problems.set("the relay of topic "+tk.Topic, nil)
+		e.problems.set(tk.relay(), nil)
 		want := map[int32]bool{}
 		for _, p := range assigned {
 			want[p] = true
@@ -166,7 +169,7 @@ func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logg
 func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk TopicKey, partition int32, logger *slog.Logger) {
 	d := &relayDriver{e: e, member: member, logger: logger, r: &relay{app: e.log.App(), tk: tk, partition: partition, partitions: e.log.Partitions()}}
 	defer d.close()
-	part := fmt.Sprintf("the relay of topic %s, partition %d", tk.Topic, partition)
+	part := fmt.Sprintf("%s, partition %d", tk.relay(), partition)
 	defer e.problems.set(part, nil)
 	backoff := backoffMin
 	var last relayOp

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -42,6 +43,21 @@ func (t *Trigger) key(definition string) TopicKey {
 // new version has a record of its own, so that it can take over a topic that was made anew.
 func (t *Trigger) recordKey(c *Code) string {
 	return fmt.Sprintf("%s@%d/%s/%s", c.Plan.Name, c.Plan.Version, t.Kind, t.Topic)
+}
+
+// withTriggers is the code with the triggers that the same plan was registered with before:
+// a definition may be registered with and without them.
+func (c *Code) withTriggers(before *Code) *Code {
+	if before == nil || before == c {
+		return c
+	}
+	all := *c
+	for _, t := range before.Triggers {
+		if !slices.ContainsFunc(c.Triggers, func(x Trigger) bool { return x.Topic == t.Topic && x.Kind == t.Kind }) {
+			all.Triggers = append(slices.Clip(all.Triggers), t)
+		}
+	}
+	return &all
 }
 
 // triggerRecords are the records of a definition's triggers that the topic does not have.
