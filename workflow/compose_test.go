@@ -103,6 +103,24 @@ func TestComposedElsewhere(t *testing.T) {
 	}
 }
 
+// TestComposedByRecord: other programs start what was composed, by its name; its keys are
+// computed by an engine that never heard of it, also one that comes later.
+func TestComposedByRecord(t *testing.T) {
+	log := memoryLog(t)
+	lib := library()
+	composer, _ := engineOn(t, log, workflow.New("Composed", lib.Process("Simple")))
+	publishRequest(t, log, `{"v":1,"type":"Start","id":"a","definition":"Composed","params":{"id":"a"}}`)
+	if err := composer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	worker, run := engineOn(t, log, library())
+	run()
+	publish(t, log, "news", `{"id":"a","last":true}`)
+	if got := wait(t, lib.Handle(worker, "a"), nil); strings.Join(got.Steps, " ") != "first news" {
+		t.Errorf("steps %v", got.Steps)
+	}
+}
+
 // TestComposedWithOwnCode: a task that stands beside the processes, and a process that is not
 // the same, wait for a worker that has their code.
 func TestComposedWithOwnCode(t *testing.T) {

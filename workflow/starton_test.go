@@ -272,6 +272,34 @@ func TestWhereStartOnBegins(t *testing.T) {
 	}
 }
 
+// TestMessageFrom: the functions of StartOn and Listen see the record that they are called for.
+func TestMessageFrom(t *testing.T) {
+	seen := func(ctx context.Context) string {
+		m := workflow.MessageFrom(ctx)
+		return fmt.Sprintf("%s/%d@%d key %s header %s", m.Topic, m.Partition, m.Offset, m.Key, m.Headers[0].Value)
+	}
+	def := workflow.New("Sees", workflow.Execute("none", func(ctx context.Context, j *job) error {
+		if m := workflow.MessageFrom(ctx); m != nil {
+			return fmt.Errorf("an Execute has the message %+v", m)
+		}
+		return nil
+	}), workflow.Listen("news", "news", workflow.By("id", func(j *job) string { return j.ID }, func(m *news) string { return m.ID }),
+		func(ctx context.Context, j *job, _ news) (bool, error) { j.Steps = append(j.Steps, seen(ctx)); return true, nil }))
+	def = workflow.StartOn(def, "start", func(ctx context.Context, id *string) (string, job, error) {
+		return *id, job{ID: *id, Steps: []string{seen(ctx)}}, nil
+	})
+	eng := running(t, def)
+	for topic, value := range map[string]string{"start": `"a"`, "news": `{"id":"a"}`} {
+		r := eventlog.Record{Topic: topic, Partition: -1, Key: []byte("k"), Value: []byte(value), Headers: []eventlog.Header{{Key: "h", Value: []byte(topic)}}}
+		if err := eng.Log().Publish(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := wait(t, def.Handle(eng, "a"), nil); strings.Join(got.Steps, ", ") != "start/0@0 key k header start, news/0@0 key k header news" {
+		t.Errorf("saw %q", got.Steps)
+	}
+}
+
 // TestVersionsOfStartOn: the highest version that has it starts the instances.
 func TestVersionsOfStartOn(t *testing.T) {
 	start := func(_ context.Context, id *string) (string, job, error) { return *id, job{}, nil }
