@@ -56,7 +56,7 @@ type contract struct {
 
 // Run tests a driver against the contract.
 func Run(t *testing.T, open func(t *testing.T) *Harness) {
-	all := slices.Concat(appendCases, ownerCases, readCases, groupCases, topicCases, crashCases)
+	all := slices.Concat(appendCases, ownerCases, readCases, groupCases, topicCases, trimCases, crashCases)
 	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), caseLimit, fmt.Errorf("the case took more than %v", caseLimit))
