@@ -138,7 +138,7 @@ func TestRecordsStartAndStop(t *testing.T) {
 		t.Errorf("c: %+v, %v", i, err)
 	}
 	for e, err := range def.Handle(eng, "a").Events(t.Context()) {
-		if err != nil || e.Type == eventlog.InstanceStarted && !strings.HasPrefix(e.Request, "simple_topic/0/0/") {
+		if err != nil || e.Type == eventlog.InstanceStarted && !strings.HasPrefix(e.Request, "start/simple_topic/0/0/") {
 			t.Errorf("started by %q, %v", e.Request, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -127,7 +128,8 @@ func (r *relay) trigger(rec *eventlog.Record) error {
 	q.V, q.Topic = 1, rec.Topic
 	q.Source = &eventlog.Source{TopicID: r.topicID, Partition: r.partition, Key: r.tk.Key}
 	q.Mark = &eventlog.Mark{Pos: rec.Offset}
-	q.Request = rec.Topic + "/" + strconv.Itoa(int(rec.Partition)) + "/" + strconv.FormatInt(rec.Offset, 10) + "/" + r.topicID
+	kind, _, _ := strings.Cut(r.tk.Key, "/") // a record may start one instance and stop another
+	q.Request = kind + "/" + rec.Topic + "/" + strconv.Itoa(int(rec.Partition)) + "/" + strconv.FormatInt(rec.Offset, 10) + "/" + r.topicID
 	if q.Type == eventlog.StopInstance {
 		q.Message = messageOf(rec, r.topicID) // for the dead letters, should there be nothing to stop
 	}

@@ -76,14 +76,14 @@ func TestTriggerMakesCalls(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s at %d as %s, message %v", q.Type, q.ID, q.Mark.Pos, q.Request, q.Message != nil))
 	}
 	want := []string{
-		"Start a at 0 as orders/3/0/T, message false",
-		"Stop b at 2 as orders/3/2/T, message true",
+		"Start a at 0 as start/orders/3/0/T, message false",
+		"Stop b at 2 as start/orders/3/2/T, message true",
 		`dead "error": bad order`,
 		`dead "panic": panic: bad function`,
 		"dead 7: json: cannot unmarshal number into Go value of type string",
-		`dead "large c": it asks for more than fits the log: it needs 5162 bytes of a request, 4096 fit`,
+		`dead "large c": it asks for more than fits the log: it needs 5168 bytes of a request, 4096 fit`,
 		`dead "start ": its call can't be recorded: field id: the id is empty`,
-		"Start {d}/1 at 8 as orders/3/8/T, message false",
+		"Start {d}/1 at 8 as start/orders/3/8/T, message false",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
