@@ -328,7 +328,7 @@ func (o *owner) failedOp(err error) op {
 	case o.phase == appending && errors.As(err, &refused):
 		o.abortErr = err // to be tried again, slowly: nothing is lost meanwhile
 		if o.refusedUpdate(refused) || o.refusedMessage(refused) {
-			o.abortErr = errRefused
+			o.abortErr = fmt.Errorf("%w: %w", errRefused, refused)
 		}
 		o.phase = aborting
 		return opAbort{}
