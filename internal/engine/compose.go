@@ -72,7 +72,8 @@ func source(n *machine.Node, codes []*Code) (*Code, string) {
 }
 
 // bare is a node with its paths from itself, encoded, without where it was taken from and how
-// long messages are kept, which is the longest time of all listeners of its definition.
+// long messages are kept, which is the longest time of all listeners of its definition; and
+// without what options may have changed of it that have no code.
 func bare(n *machine.Node) []byte {
 	var cut func(n machine.Node, prefix int) machine.Node
 	cut = func(n machine.Node, prefix int) machine.Node {
@@ -83,7 +84,9 @@ func bare(n *machine.Node) []byte {
 		}
 		return n
 	}
-	data, err := json.Marshal(cut(*n, len(n.Path)))
+	m := cut(*n, len(n.Path))
+	m.Continue = false
+	data, err := json.Marshal(m)
 	if err != nil {
 		panic(err) // it was encoded before
 	}
