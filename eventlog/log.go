@@ -20,6 +20,8 @@ var (
 	ErrOffsetGone = errors.New("eventlog: offset is below the start of the topic")
 	// ErrTooLarge: a record does not fit its topic. Nothing was written.
 	ErrTooLarge = errors.New("eventlog: record is too large")
+	// ErrURL: the URL of a log can't be understood; nothing was opened.
+	ErrURL = errors.New("eventlog: wrong URL")
 	// ErrPartitions: the application's topics have another partition count.
 	ErrPartitions = errors.New("eventlog: partition count differs")
 	// ErrSettings: a topic has settings with which events would be lost.

@@ -48,7 +48,7 @@ var packageOf = map[string]string{
 func Open(ctx context.Context, rawURL string) (Log, error) {
 	scheme, _, found := strings.Cut(rawURL, ":")
 	if !found {
-		return nil, fmt.Errorf("open log: the URL has no scheme; known: %s", strings.Join(Schemes(), ", "))
+		return nil, fmt.Errorf("open log: %w: it has no scheme; known: %s", ErrURL, strings.Join(Schemes(), ", "))
 	}
 	openersMu.RLock()
 	open := openers[scheme]
@@ -62,7 +62,7 @@ func Open(ctx context.Context, rawURL string) (Log, error) {
 	}
 	u, err := parseURL(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("open log: the %s URL can't be parsed", scheme) // url.Parse quotes the whole URL, passwords included
+		return nil, fmt.Errorf("open log: %w: the %s URL can't be parsed", ErrURL, scheme) // url.Parse quotes the whole URL, passwords included
 	}
 	l, err := open(ctx, u)
 	if err != nil {

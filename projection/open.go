@@ -57,7 +57,7 @@ var packageOf = map[string]string{
 func Open(ctx context.Context, rawURL string, id Identity) (Store, error) {
 	scheme, _, found := strings.Cut(rawURL, ":")
 	if !found {
-		return nil, fmt.Errorf("open store: the URL has no scheme; known: %s", strings.Join(Schemes(), ", "))
+		return nil, fmt.Errorf("open store: %w: it has no scheme; known: %s", ErrURL, strings.Join(Schemes(), ", "))
 	}
 	openersMu.RLock()
 	open := openers[scheme]
@@ -71,7 +71,7 @@ func Open(ctx context.Context, rawURL string, id Identity) (Store, error) {
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("open store: the %s URL can't be parsed", scheme) // url.Parse quotes the whole URL, passwords included
+		return nil, fmt.Errorf("open store: %w: the %s URL can't be parsed", ErrURL, scheme) // url.Parse quotes the whole URL, passwords included
 	}
 	s, err := open(ctx, u, id)
 	if err != nil {

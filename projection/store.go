@@ -15,6 +15,8 @@ var (
 	ErrInUse = errors.New("projection: in use by another process")
 	// ErrForeign: the store belongs to another application or was written by a newer version.
 	ErrForeign = errors.New("projection: store belongs to another application")
+	// ErrURL: the URL of a store can't be understood; nothing was opened.
+	ErrURL = errors.New("projection: wrong URL")
 	// ErrTooLarge: a row exceeds the backend's limit; nothing was written.
 	ErrTooLarge = errors.New("projection: row is too large")
 	// ErrClosed: the store or partition was closed or released.

@@ -15,7 +15,7 @@ func init() {
 	projection.Register("pebble", func(ctx context.Context, u *url.URL, id projection.Identity) (projection.Store, error) {
 		dir, options, err := parseURL(u)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", projection.ErrURL, err)
 		}
 		return Open(ctx, dir, id, options)
 	})

@@ -31,7 +31,7 @@ func openURL(ctx context.Context, u *url.URL, id projection.Identity) (projectio
 	o, err := parseURL(u)
 	if err != nil {
 		hide(u)
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", projection.ErrURL, err)
 	}
 	return Open(ctx, o, id)
 }

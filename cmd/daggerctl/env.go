@@ -60,11 +60,24 @@ func (e *env) openLog(ctx context.Context) (eventlog.Log, error) {
 	if err := exists("log", "file:", raw); err != nil {
 		return nil, err
 	}
-	log, err := eventlog.Open(ctx, raw)
+	log, err := eventlog.Open(ctx, opened(raw))
 	if err != nil {
 		return nil, unreachable(err)
 	}
 	return log, nil
+}
+
+// opened is the URL with which a log is opened that must exist: a mistake in the name of an
+// application must not create its topics.
+func opened(raw string) string {
+	_, query, has := strings.Cut(raw, "?")
+	switch {
+	case !strings.HasPrefix(raw, "kafka:") || strings.Contains(query, "create="):
+		return raw
+	case has:
+		return raw + "&create=false"
+	}
+	return raw + "?create=false"
 }
 
 // openStore opens the store of the log's application; create lets it be a new one.
@@ -134,6 +147,12 @@ func closeStore(store projection.Store) error {
 // unreachable is an error of opening: what is wrong with settings and identity fails, the
 // rest can't be reached.
 func unreachable(err error) error {
+	if errors.Is(err, eventlog.ErrURL) || errors.Is(err, projection.ErrURL) {
+		return &statusError{statusUsage, err}
+	}
+	if errors.Is(err, eventlog.ErrNoTopic) {
+		return &statusError{statusNotFound, err}
+	}
 	for _, is := range []error{
 		eventlog.ErrPartitions, eventlog.ErrSettings, eventlog.ErrTopicChanged, projection.ErrForeign,
 	} {
@@ -151,7 +170,7 @@ func exists(what, scheme, raw string) error {
 		return nil
 	}
 	u, err := url.Parse(raw)
-	if err != nil {
+	if err != nil || u.Host != "" {
 		return nil // opening it says why
 	}
 	dir := u.Path

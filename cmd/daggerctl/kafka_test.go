@@ -80,6 +80,21 @@ func TestKafka(t *testing.T) {
 		return out.String() + errs.String()
 	}
 
+	// A mistake in the application's name creates no topics.
+	typo := strings.Replace(logURL, "/ctl-", "/clt-", 1)
+	for range 2 {
+		var out, errs bytes.Buffer
+		if status := run(ctx, []string{"show", "job-3", "--log", typo}, &out, &errs, func(string) string { return "" }); status != statusNotFound || !strings.Contains(errs.String(), "no such topic") {
+			t.Errorf("another application: status %d: %s", status, errs.String())
+		}
+	}
+	// The count of partitions need not be named.
+	short, _, _ := strings.Cut(logURL, "?")
+	var shown, errs bytes.Buffer
+	if status := run(ctx, []string{"show", "job-3", "--log", short}, &shown, &errs, func(string) string { return "" }); status != statusDone {
+		t.Errorf("without partitions: status %d: %s", status, errs.String())
+	}
+
 	// While the engine runs.
 	if s := ctl(statusUnreachable, "list", "--store", storeURL); !strings.Contains(s, "in use by pid") {
 		t.Errorf("list: %s", s)
@@ -109,9 +124,9 @@ func TestKafka(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	short, cancelShort := context.WithTimeoutCause(ctx, 300*time.Millisecond, errTimeout)
+	brief, cancelShort := context.WithTimeoutCause(ctx, 300*time.Millisecond, errTimeout)
 	defer cancelShort()
-	if _, _, err := (&env{}).decide(short, log, nil, &eventlog.Request{V: 1, Type: eventlog.ReleaseInstance, ID: "job-1", Request: "r", Made: 1}); !errors.Is(err, errTimeout) {
+	if _, _, err := (&env{}).decide(brief, log, nil, &eventlog.Request{V: 1, Type: eventlog.ReleaseInstance, ID: "job-1", Request: "r", Made: 1}); !errors.Is(err, errTimeout) {
 		t.Errorf("decide: %v", err)
 	}
 	if i, _, err := engine.ReadInstance(ctx, log, nil, "job-1"); err != nil || i.StatusName() != "COMPLETED" {

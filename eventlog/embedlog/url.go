@@ -14,11 +14,11 @@ func init() {
 	eventlog.Register("file", func(ctx context.Context, u *url.URL) (eventlog.Log, error) {
 		o, err := optionsOf(u)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", eventlog.ErrURL, err)
 		}
 		dir, err := dirOf(u)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", eventlog.ErrURL, err)
 		}
 		l, err := Open(ctx, dir, o)
 		if err != nil {
@@ -29,10 +29,10 @@ func init() {
 	eventlog.Register("mem", func(_ context.Context, u *url.URL) (eventlog.Log, error) {
 		o, err := optionsOf(u)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", eventlog.ErrURL, err)
 		}
 		if u.Opaque+u.Host+u.Path != "" {
-			return nil, errors.New("the URL must be mem: with parameters only")
+			return nil, fmt.Errorf("%w: it must be mem: with parameters only", eventlog.ErrURL)
 		}
 		l, err := OpenMemory(o)
 		if err != nil {

@@ -26,6 +26,8 @@ type config struct {
 	partitions  int32
 	replication int16 // 0 = min(3, brokers)
 	clientID    string
+	create      bool // topics that are missing
+	counted     bool // partitions was named
 	user        string
 	tls         *tls.Config
 	sasl        sasl.Mechanism
@@ -35,7 +37,7 @@ type config struct {
 var appNames = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
 
 var parameters = []string{
-	"partitions", "replication", "client-id", "tls", "ca", "cert", "key",
+	"partitions", "replication", "client-id", "create", "tls", "ca", "cert", "key",
 	"sasl", "password-file", "allow-plaintext",
 }
 
@@ -43,7 +45,7 @@ var parameters = []string{
 func parse(u *url.URL) (config, error) { return parseWith(u, Options{}) }
 
 func parseWith(u *url.URL, o Options) (config, error) {
-	c := config{partitions: eventlog.DefaultPartitions, clientID: "dagger"}
+	c := config{partitions: eventlog.DefaultPartitions, clientID: "dagger", create: true}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
@@ -85,8 +87,11 @@ func parseWith(u *url.URL, o Options) (config, error) {
 		}
 		return b
 	}
-	number("partitions", 10000, func(n int) { c.partitions = int32(n) })
+	number("partitions", 10000, func(n int) { c.partitions, c.counted = int32(n), true })
 	number("replication", 100, func(n int) { c.replication = int16(n) })
+	if q.Has("create") {
+		c.create = flag("create")
+	}
 	if s := q.Get("client-id"); s != "" {
 		c.clientID = s
 	}
@@ -101,7 +106,10 @@ func parseWith(u *url.URL, o Options) (config, error) {
 		clean.User = url.User(u.User.Username())
 	}
 	c.url = clean.String()
-	return c, errors.Join(errs...)
+	if len(errs) > 0 {
+		return c, fmt.Errorf("%w: %w", eventlog.ErrURL, errors.Join(errs...))
+	}
+	return c, nil
 }
 
 func hostPort(s string) (string, bool) {

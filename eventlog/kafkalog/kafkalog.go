@@ -4,6 +4,9 @@
 //	kafka://host:9092,host2:9092/app?partitions=16&replication=3&client-id=orders
 //	kafka://user@host:9092/app?tls=true&sasl=scram-sha-512&password-file=/run/secrets/kafka
 //
+// With create=false a missing topic of the application is an error (eventlog.ErrNoTopic) and is
+// not created, and the count of partitions is that of the topics unless partitions says one.
+//
 // OpenWith takes a tls.Config or a password from elsewhere.
 //
 // Every owner has a transactional producer of its own (transactional id app/partition) and
@@ -77,7 +80,12 @@ func openConfig(ctx context.Context, cfg config, extra ...kgo.Opt) (_ *kafkaLog,
 	if err := l.checkVersion(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.createAppTopics(ctx); err != nil {
+	if cfg.create {
+		err = l.createAppTopics(ctx)
+	} else {
+		err = l.findAppTopics(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := l.checkAppTopics(ctx); err != nil {

@@ -89,6 +89,37 @@ func (l *kafkaLog) createAppTopics(ctx context.Context) error {
 	return nil
 }
 
+// findAppTopics creates nothing: what is missing is ErrNoTopic. The count of partitions is
+// that of the events, where the URL names none.
+func (l *kafkaLog) findAppTopics(ctx context.Context) error {
+	all := l.cfg.appTopics()
+	names := make([]string, len(all))
+	for i, t := range all {
+		names[i] = t.name
+	}
+	meta, err := l.adm.Metadata(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("list topics: %w", denied(l.because(ctx, err), "Describe", "the topics", strings.Join(names, ", ")))
+	}
+	var missing []string
+	for _, t := range all {
+		d := meta.Topics[t.name]
+		switch {
+		case errors.Is(d.Err, kerr.UnknownTopicOrPartition), d.Err == nil && len(d.Partitions) == 0:
+			missing = append(missing, t.name)
+		case d.Err != nil:
+			return fmt.Errorf("look up topic %s: %w", t.name, denied(d.Err, "Describe", "topic", t.name))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: %s; is there no application %s, or is the name in the URL wrong?", eventlog.ErrNoTopic, strings.Join(missing, ", "), l.cfg.app)
+	}
+	if !l.cfg.counted {
+		l.cfg.partitions = int32(len(meta.Topics[eventlog.EventsTopic(l.cfg.app)].Partitions))
+	}
+	return nil
+}
+
 // createTopic creates a topic and waits until all its partitions have a leader. That it
 // exists already is no error.
 func (l *kafkaLog) createTopic(ctx context.Context, name string, partitions int32, settings map[string]string) error {
