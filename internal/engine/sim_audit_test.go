@@ -33,6 +33,7 @@ func (w *world) audit() {
 		return
 	}
 	a.calls()
+	a.triggers()
 	a.messages()
 	a.order()
 	a.subscriptions()

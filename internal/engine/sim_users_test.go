@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -16,7 +17,7 @@ import (
 // Definitions, handlers, messages and calls of a simulated world.
 
 // simRelays are the topics that are listened to, with their key names.
-var simRelays = []TopicKey{{"t0", "a"}, {"t0", "b"}, {"t1", "a"}}
+var simRelays = []TopicKey{{"t0", "a"}, {"t0", "b"}, {"t1", "a"}, {simTriggered, "start/short"}, {simTriggered, "stop/short"}}
 
 type simPlan struct {
 	plan   *machine.Plan
@@ -300,6 +301,9 @@ type simRelay struct {
 func newSimRelay(wk *simWorker, tk TopicKey) *simRelay {
 	r := &simRelay{w: wk.w, wk: wk, step: &relay{app: simApp, tk: tk, partitions: wk.w.env.partitions, maxRequest: 1 << 20, maxDead: 1 << 20,
 		goOn: wk.w.rules.relayOn, ttl: time.Minute, keys: simKeys(tk.Key)}}
+	if kind, _, is := strings.Cut(tk.Key, "/"); is {
+		r.step.call = simCallOf(kind)
+	}
 	r.then(0, relayResult{})
 	return r
 }

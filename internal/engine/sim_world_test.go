@@ -64,17 +64,18 @@ type world struct {
 	calm  bool // no more faults
 	trace func(string)
 
-	log     *simLog
-	store   *memstore.Store
-	plans   []*simPlan
-	workers []*simWorker
-	assign  []int            // worker of each partition
-	relayOf map[TopicKey]int // worker of each relay
-	offsets map[TopicKey]int64
-	clients simClients
-	units   map[string]*simUnit
-	faults  []string
-	tasks   map[simTask]*simTries
+	log      *simLog
+	store    *memstore.Store
+	plans    []*simPlan
+	workers  []*simWorker
+	assign   []int            // worker of each partition
+	relayOf  map[TopicKey]int // worker of each relay
+	offsets  map[TopicKey]int64
+	clients  simClients
+	units    map[string]*simUnit
+	triggers []simAsked
+	faults   []string
+	tasks    map[simTask]*simTries
 	// inInbox has the offset of an attempt's first good result in the requests, inboxEnd where
 	// the requests ended when an owner began to read them.
 	inInbox  map[simTask]int64
@@ -215,6 +216,7 @@ func (w *world) run() {
 		wk.boot()
 	}
 	w.every(40, 400, w.userMessage)
+	w.every(80, 1200, w.userTrigger)
 	w.every(20, 250, w.clientCall)
 	w.every(50, 500, w.clientsAgain)
 	w.every(20, 300, w.worldFault)
