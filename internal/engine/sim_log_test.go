@@ -162,7 +162,7 @@ func (l *simLog) settle(p int32) {
 			l.w.tracef("p%d event %d %s %s seq %d %s act %d att %d msg %d %s %s%s", p, e.N, e.Type, e.ID, e.Seq, e.Path, e.Act, e.Attempt, e.Msg, e.Value, simOuts(e), simPos(e))
 		}
 	}
-	for _, m := range x.messages {
+	for _, m := range l.takeUpdates(p, x.events[from:], x.messages) {
 		if m.Topic == eventlog.DeadLetterTopic(simApp) {
 			l.dead = append(l.dead, m)
 			continue

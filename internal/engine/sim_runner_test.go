@@ -45,7 +45,7 @@ func newSimRunner(wk *simWorker, p int32) *simRunner {
 	w := wk.w
 	c := ownerConfig{app: simApp, partition: p, partitions: w.env.partitions, worker: fmt.Sprintf("w%d", wk.index), registry: wk,
 		rules: w.rules.owner, machine: w.rules.machine, maxEvent: 1 << 20, maxMessage: func(string) int { return 1 << 20 },
-		horizon: 2 * simInterval, rescan: simInterval, cacheSize: w.env.cache, maxTurn: 1 + w.rng.IntN(12), recoverRows: 1 + w.rng.IntN(30)}
+		horizon: 2 * simInterval, rescan: simInterval, cacheSize: w.env.cache, maxTurn: 1 + w.rng.IntN(12), recoverRows: 1 + w.rng.IntN(30), updatesTopic: simUpdatesOf(&w.env)}
 	if wk.version == 1 {
 		c.inject = simPanics(w.env.poison)
 	}
