@@ -85,3 +85,10 @@ func Cursors(ctx context.Context, b Bucket, id projection.Identity, partition in
 	}
 	return list, nil
 }
+
+// CursorIn is a projection.FollowOptions.Cursor that keeps a follower's cursors in a bucket.
+func CursorIn(b Bucket, app, name string) func(ctx context.Context, partition int32, needs uint64, logID string) error {
+	return func(ctx context.Context, partition int32, needs uint64, logID string) error {
+		return PutCursor(ctx, b, app, Cursor{Name: name, Partition: partition, N: needs, LogID: logID})
+	}
+}
