@@ -109,6 +109,9 @@ func (s *State) position(e *eventlog.Event) {
 	if p == nil {
 		return
 	}
+	if p.TopicID != s.RequestsID { // the log was copied: its requests count anew
+		s.Offset = 0
+	}
 	s.RequestsID, s.Offset = p.TopicID, max(s.Offset, p.Offset)
 	s.Forwarded = max(s.Forwarded, p.Forwarded)
 	for _, m := range p.Sources {
