@@ -30,9 +30,11 @@ var eventTypes = []struct {
 
 	{InstanceStarted, 1}, {KeysEvaluated, 1}, {AttemptStarted, 1}, {AttemptRunning, 1},
 	{AttemptInterrupted, 1}, {AttemptFailed, 1}, {AttemptTimedOut, 1}, {TaskCompleted, 1},
-	{TaskFailed, 1}, {MessageReceived, 1}, {ListenContinued, 1}, {EveryContinued, 1}, {MessageBuffered, 1},
+	{TaskFailed, 1}, {MessageReceived, 1}, {ListenContinued, 1}, {EveryContinued, 1},
+	{DeadlinePassed, 1}, {SkippedTo, 1}, {FlowEnded, 1}, {MessageBuffered, 1},
 	{BufferExpired, 1}, {ListenerFull, 1}, {InstanceCompleted, 1}, {InstanceFailed, 1},
-	{InstanceStopped, 1}, {InstanceRetried, 1}, {InstanceQuarantined, 1}, {InstanceReset, 1},
+	{InstanceStopping, 1}, {InstanceStopped, 1}, {InstanceRetried, 1}, {InstanceQuarantined, 1},
+	{InstanceReset, 1}, {InstanceDeleted, 1},
 
 	{RequestHeld, 1}, {RequestReleased, 1}, {AnswersForgotten, 1}, {DeliveryRefused, 1},
 	{MessageDropped, 1},
@@ -46,7 +48,7 @@ var requestTypes = []struct {
 	typ RequestType
 	v   int
 }{
-	{StartInstance, 1}, {StopInstance, 1}, {RetryInstance, 1}, {ReleaseInstance, 1},
+	{StartInstance, 1}, {StopInstance, 1}, {RetryInstance, 1}, {ReleaseInstance, 1}, {DeleteInstance, 1},
 	{Result, 1}, {Evaluated, 1}, {Deliver, 1}, {Subscribe, 1}, {Unsubscribe, 1},
 	{DeliverTo, 1}, {Returned, 1}, {Ack, 1},
 }
@@ -101,7 +103,7 @@ func MaxVersion(t Type) int { return knownEvents[string(t)].v }
 // and answered.
 func (t RequestType) IsCall() bool {
 	switch t {
-	case StartInstance, StopInstance, RetryInstance, ReleaseInstance:
+	case StartInstance, StopInstance, RetryInstance, ReleaseInstance, DeleteInstance:
 		return true
 	}
 	return false

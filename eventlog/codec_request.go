@@ -17,6 +17,9 @@ func (r *Request) Validate() error {
 		raw  json.RawMessage
 	}
 	members := []member{{"params", r.Params}, {"state", r.State}}
+	for _, item := range r.Items {
+		members = append(members, member{"items", item})
+	}
 	if r.Message != nil {
 		members = append(members, member{"message.value", r.Message.Value})
 	}
@@ -104,6 +107,9 @@ func sizeRequest(r *Request, spaces bool) error {
 	r.Error, r.Reason, r.Stack = cut(r.Error, MaxError), cut(r.Reason, MaxError), cut(r.Stack, MaxStack)
 	if spaces {
 		r.Params, r.State = compact(r.Params), compact(r.State)
+		for k := range r.Items {
+			r.Items[k] = compact(r.Items[k])
+		}
 		if r.Message != nil {
 			r.Message.Value = compact(r.Message.Value)
 		}

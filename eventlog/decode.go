@@ -133,6 +133,10 @@ func (s *scanner) event(e *Event) {
 			e.Ends = s.ends()
 		case "choice":
 			e.Choice = s.string()
+		case "choices":
+			e.Choices = s.strings()
+		case "items":
+			e.Items = s.raws()
 		case "due":
 			e.Due = s.int64()
 		case "error":
@@ -250,6 +254,12 @@ func (s *scanner) request(r *Request) {
 			r.More = s.bool()
 		case "choice":
 			r.Choice = s.string()
+		case "choices":
+			r.Choices = s.strings()
+		case "items":
+			r.Items = s.raws()
+		case "stop":
+			r.Stop = s.string()
 		case "error":
 			r.Error = s.string()
 		case "stack":

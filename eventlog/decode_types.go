@@ -1,6 +1,9 @@
 package eventlog
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // The parts of events and requests. Members that are not known are dropped.
 
@@ -17,6 +20,8 @@ func (s *scanner) starts() []Start {
 				v.Kind = s.kind()
 			case "due":
 				v.Due = s.int64()
+			case "collect":
+				v.Collect = s.bool()
 			default:
 				s.skip(0)
 			}
@@ -64,9 +69,33 @@ func (s *scanner) kind() Kind {
 		return At
 	case "every":
 		return Every
+	case "foreach":
+		return ForEach
+	case "dynamic":
+		return Dynamic
+	case "monitor":
+		return Monitor
+	case "onstop":
+		return OnStop
 	default:
 		return Kind(t)
 	}
+}
+
+func (s *scanner) strings() []string {
+	list := []string{}
+	for s.array(); s.more(']'); {
+		list = append(list, s.string())
+	}
+	return list
+}
+
+func (s *scanner) raws() []json.RawMessage {
+	list := []json.RawMessage{}
+	for s.array(); s.more(']'); {
+		list = append(list, s.raw())
+	}
+	return list
 }
 
 func (s *scanner) taskKeys() []TaskKey {

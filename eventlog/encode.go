@@ -94,6 +94,33 @@ func (w *writer) raw(k string, v json.RawMessage) {
 	}
 }
 
+func (w *writer) strings(k string, l []string) {
+	if len(l) == 0 {
+		return
+	}
+	w.key(k)
+	for i, v := range l {
+		w.b = appendString(append(w.b, separator(i)), v)
+	}
+	w.b = append(w.b, ']')
+}
+
+func (w *writer) raws(k string, l []json.RawMessage) {
+	if len(l) == 0 {
+		return
+	}
+	w.key(k)
+	for i, v := range l {
+		w.b = append(w.b, separator(i))
+		if len(v) == 0 {
+			w.b = append(w.b, "null"...)
+			continue
+		}
+		w.value(k, v)
+	}
+	w.b = append(w.b, ']')
+}
+
 // value appends a raw value, compact.
 func (w *writer) value(k string, v json.RawMessage) {
 	s := scanner{data: v}

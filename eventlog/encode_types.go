@@ -35,6 +35,8 @@ func (w *writer) event(e *Event) {
 		w.ends(e.Ends)
 	}
 	w.string(`"choice":`, e.Choice)
+	w.strings(`"choices":`, e.Choices)
+	w.raws(`"items":`, e.Items)
 	w.int(`"due":`, e.Due)
 	w.string(`"error":`, e.Error)
 	w.string(`"stack":`, e.Stack)
@@ -129,6 +131,9 @@ func (w *writer) request(r *Request) {
 	w.bool(`"ok":`, r.OK)
 	w.bool(`"more":`, r.More)
 	w.string(`"choice":`, r.Choice)
+	w.strings(`"choices":`, r.Choices)
+	w.raws(`"items":`, r.Items)
+	w.string(`"stop":`, r.Stop)
 	w.string(`"error":`, r.Error)
 	w.string(`"stack":`, r.Stack)
 	w.bool(`"terminal":`, r.Terminal)
@@ -177,6 +182,7 @@ func (w *writer) starts(list []Start) {
 		w.b = append(w.b, `,"kind":`...)
 		w.b = appendString(w.b, string(list[i].Kind))
 		w.int(`"due":`, list[i].Due)
+		w.bool(`"collect":`, list[i].Collect)
 		w.b = append(w.b, '}')
 	}
 	w.b = append(w.b, ']')

@@ -27,15 +27,20 @@ const (
 	MessageReceived     Type = "MessageReceived"     // a listener takes a message; its handler starts
 	ListenContinued     Type = "ListenContinued"     // the handler wants another message
 	EveryContinued      Type = "EveryContinued"      // the handler runs again at Due
+	DeadlinePassed      Type = "DeadlinePassed"      // the time of a process is over; with Error it failed
+	SkippedTo           Type = "SkippedTo"           // a message came for a listener that was not reached: what lies before Path is skipped
+	FlowEnded           Type = "FlowEnded"           // nothing is left but listeners that work again on a message
 	MessageBuffered     Type = "MessageBuffered"     // kept in the instance for a listener that is not free yet
 	BufferExpired       Type = "BufferExpired"       // a buffered message outlived its time
 	ListenerFull        Type = "ListenerFull"        // too many buffered: the message goes back, the subscription ends
 	InstanceCompleted   Type = "InstanceCompleted"   //
 	InstanceFailed      Type = "InstanceFailed"      // Path is the task that failed for good
+	InstanceStopping    Type = "InstanceStopping"    // on-stop handlers run before InstanceStopped
 	InstanceStopped     Type = "InstanceStopped"     //
 	InstanceRetried     Type = "InstanceRetried"     // a failed instance goes on from the failed task
 	InstanceQuarantined Type = "InstanceQuarantined" // the fold or a decision failed; the instance is frozen
 	InstanceReset       Type = "InstanceReset"       // State replaces the frozen state
+	InstanceDeleted     Type = "InstanceDeleted"     // an ended instance is forgotten
 )
 
 // Events about an instance that are not part of its numbered history (no Seq).
@@ -77,27 +82,29 @@ type Event struct {
 	Act     uint64 `json:"act,omitempty"`     // seq of the event that armed the attempt or wait
 	Attempt int    `json:"attempt,omitempty"` // from 1
 
-	Definition string          `json:"definition,omitempty"`
-	Plan       string          `json:"plan,omitempty"` // hash
-	PlanData   json.RawMessage `json:"planData,omitempty"`
-	Params     json.RawMessage `json:"params,omitempty"`   // whole at the start, then a merge patch of top-level fields
-	Keys       []TaskKey       `json:"keys,omitempty"`     // values of correlation keys that changed
-	Evaluate   bool            `json:"evaluate,omitempty"` // keys must be computed again
-	Starts     []Start         `json:"starts,omitempty"`   // what starts now
-	Ends       []End           `json:"ends,omitempty"`     // other nodes whose status changes with this
-	Choice     string          `json:"choice,omitempty"`   // branch that a Decide chose
-	Due        int64           `json:"due,omitempty"`      // when the next attempt starts, or this attempt or wait times out
-	Error      string          `json:"error,omitempty"`
-	Stack      string          `json:"stack,omitempty"`
-	Reason     string          `json:"reason,omitempty"`
-	Request    string          `json:"request,omitempty"` // id of the call that this event answers
-	Made       int64           `json:"made,omitempty"`    // when that call was first made
-	Sent       *Sent           `json:"sent,omitempty"`    // message of a Command task, in the same transaction
-	Subs       []KeyRef        `json:"subs,omitempty"`    // subscribed under (Run, Seq)
-	Unsubs     []KeyRef        `json:"unsubs,omitempty"`  // no longer subscribed
-	Back       []uint64        `json:"back,omitempty"`    // buffered messages that leave the instance, by the seq of their MessageBuffered
-	State      json.RawMessage `json:"state,omitempty"`   // InstanceReset
-	Held       *Request        `json:"held,omitempty"`
+	Definition string            `json:"definition,omitempty"`
+	Plan       string            `json:"plan,omitempty"` // hash
+	PlanData   json.RawMessage   `json:"planData,omitempty"`
+	Params     json.RawMessage   `json:"params,omitempty"`   // whole at the start, then a merge patch of top-level fields
+	Keys       []TaskKey         `json:"keys,omitempty"`     // values of correlation keys that changed
+	Evaluate   bool              `json:"evaluate,omitempty"` // keys must be computed again
+	Starts     []Start           `json:"starts,omitempty"`   // what starts now
+	Ends       []End             `json:"ends,omitempty"`     // other nodes whose status changes with this
+	Choice     string            `json:"choice,omitempty"`   // branch that a Decide chose; of a TaskFailed or DeadlinePassed the path where the flow goes on
+	Choices    []string          `json:"choices,omitempty"`  // processes that a Dynamic chose, in order
+	Items      []json.RawMessage `json:"items,omitempty"`    // parameters of the runs of a ForEach
+	Due        int64             `json:"due,omitempty"`      // when the next attempt starts, or this attempt or wait times out
+	Error      string            `json:"error,omitempty"`
+	Stack      string            `json:"stack,omitempty"`
+	Reason     string            `json:"reason,omitempty"`
+	Request    string            `json:"request,omitempty"` // id of the call that this event answers
+	Made       int64             `json:"made,omitempty"`    // when that call was first made
+	Sent       *Sent             `json:"sent,omitempty"`    // message of a Command task, in the same transaction
+	Subs       []KeyRef          `json:"subs,omitempty"`    // subscribed under (Run, Seq)
+	Unsubs     []KeyRef          `json:"unsubs,omitempty"`  // no longer subscribed
+	Back       []uint64          `json:"back,omitempty"`    // buffered messages that leave the instance, by the seq of their MessageBuffered
+	State      json.RawMessage   `json:"state,omitempty"`   // InstanceReset
+	Held       *Request          `json:"held,omitempty"`
 
 	Topic   string   `json:"topic,omitempty"` // correlation key
 	Key     string   `json:"key,omitempty"`   // its name
@@ -143,10 +150,16 @@ const (
 	Decide   Kind = "decide"   // a handler names the one of its nodes that runs
 	At       Kind = "at"       // a handler runs at a time
 	Every    Kind = "every"    // a handler runs each period
+	ForEach  Kind = "foreach"  // a handler gives items; its node runs for each of them
+	Dynamic  Kind = "dynamic"  // a handler chooses which of the processes run, in which order
+
+	Monitor Kind = "monitor" // of another node: a handler runs at a time while that is unfinished
+	OnStop  Kind = "onstop"  // of another node: a handler runs when the instance is stopped meanwhile
 )
 
 // End says that a node that the event is not itself about has this status from now on: a
-// Parallel or one of its branches has ended, a task is skipped.
+// Parallel or one of its branches has ended, a task is skipped. NOT_STARTED forgets what the
+// node did: the flow went back before it.
 type End struct {
 	Path   string `json:"path"`
 	Kind   Kind   `json:"kind"`
@@ -159,11 +172,15 @@ type Start struct {
 	Path string `json:"path"`
 	Kind Kind   `json:"kind"`
 	Due  int64  `json:"due,omitempty"` // when the attempt or wait times out; 0 = never
+	// Collect says that the items of a ForEach have ended, and its handler gets them.
+	Collect bool `json:"collect,omitempty"`
 }
 
-// TaskKey is a value that a task computes from the parameters: a listener's correlation
-// key; the time of an At, in ms; the period and the end of an Every, in ms, as "60000" or
-// "60000/1735689600000".
+// TaskKey is a value that a node computes from the parameters: a listener's correlation
+// key; the time of an At or a process's deadline, in ms; the period and the end of an Every,
+// in ms, as "60000" or "60000/1735689600000"; the time and the period of a monitor, as
+// "1735689600000" or "1735689600000/60000". In a path of a Dynamic, "[]" stands for each of
+// its runs.
 type TaskKey struct {
 	Path  string `json:"path"`
 	Value string `json:"value"`

@@ -11,6 +11,7 @@ const (
 	StopInstance    RequestType = "Stop"    // Reason
 	RetryInstance   RequestType = "Retry"   // a failed instance, from its failed task
 	ReleaseInstance RequestType = "Release" // a quarantined instance; State, or the last good one
+	DeleteInstance  RequestType = "Delete"  // an ended instance
 )
 
 // Requests between the engine's own parts.
@@ -50,15 +51,18 @@ type Request struct {
 	Reason     string          `json:"reason,omitempty"`
 	State      json.RawMessage `json:"state,omitempty"` // Release
 
-	OK         bool    `json:"ok,omitempty"`     // Result: the handler returned nil
-	More       bool    `json:"more,omitempty"`   // Result of a listener: wait for another message
-	Choice     string  `json:"choice,omitempty"` // Result of a Decide: the branch; "" = none
-	Error      string  `json:"error,omitempty"`
-	Stack      string  `json:"stack,omitempty"`
-	Terminal   bool    `json:"terminal,omitempty"`   // do not retry
-	RetryAfter int64   `json:"retryAfter,omitempty"` // ms; overrides the policy's delay
-	Jitter     float64 `json:"jitter,omitempty"`     // in [0,1), made by the worker
-	Record     *Record `json:"record,omitempty"`     // Result of a Command: the message to send
+	OK         bool              `json:"ok,omitempty"`      // Result: the handler returned nil
+	More       bool              `json:"more,omitempty"`    // Result of a listener: wait for another message
+	Choice     string            `json:"choice,omitempty"`  // Result of a Decide: the branch; "" = none
+	Choices    []string          `json:"choices,omitempty"` // Result of a Dynamic: processes, in order
+	Items      []json.RawMessage `json:"items,omitempty"`   // Result of a ForEach: parameters of each run
+	Stop       string            `json:"stop,omitempty"`    // Result: the handler stops the instance, and why
+	Error      string            `json:"error,omitempty"`
+	Stack      string            `json:"stack,omitempty"`
+	Terminal   bool              `json:"terminal,omitempty"`   // do not retry
+	RetryAfter int64             `json:"retryAfter,omitempty"` // ms; overrides the policy's delay
+	Jitter     float64           `json:"jitter,omitempty"`     // in [0,1), made by the worker
+	Record     *Record           `json:"record,omitempty"`     // Result of a Command: the message to send
 
 	Source *Source `json:"source,omitempty"` // crossing partitions
 	Mark   *Mark   `json:"mark,omitempty"`
@@ -71,7 +75,7 @@ type Request struct {
 	Message *Message `json:"message,omitempty"`
 	Expires int64    `json:"expires,omitempty"`
 	TTL     int64    `json:"ttl,omitempty"`    // Deliver: how long the message is kept unmatched, ms
-	Sole    bool     `json:"sole,omitempty"`   // DeliverTo: only this waiter was chosen
+	Sole    bool     `json:"sole,omitempty"`   // DeliverTo: only this waiter was chosen; Subscribe: takes messages alone
 	Oldest  bool     `json:"oldest,omitempty"` // a held delivery: it counted as taken
 	From    int32    `json:"from,omitempty"`   // Ack
 	Upto    *Mark    `json:"upto,omitempty"`   // Ack

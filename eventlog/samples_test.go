@@ -107,6 +107,16 @@ func sampleEvents() []Event {
 		with(ofTask(90222, 6, EveryContinued, "Watch/poll", 4, 1), func(e *Event) {
 			e.Params, e.Due = json.RawMessage(`{"count":1}`), sampleAt+10_000
 		}),
+		with(ofTask(90223, 7, DeadlinePassed, "Order", 1, 0), func(e *Event) {
+			e.Ends = []End{{Path: "Order/ready", Kind: Listen, Status: "SKIPPED"}}
+			e.Starts = []Start{{Path: "Delivery/deliver", Kind: Execute, Due: sampleAt + 10_000}}
+		}),
+		with(ofInstance(90224, 7, SkippedTo), func(e *Event) {
+			e.Path = "Order/ready"
+			e.Ends = []End{{Path: "Order/place", Kind: Command, Status: "SKIPPED"}}
+			e.Starts = []Start{{Path: "Order/ready", Kind: Listen}}
+		}),
+		ofInstance(90225, 12, FlowEnded),
 		with(ofInstance(90213, 3, MessageBuffered), func(e *Event) {
 			e.Topic, e.Key, e.Value, e.Msg, e.Message = orderKey.Topic, orderKey.Key, orderKey.Value, 7731, sampleMessage()
 			e.Expires, e.Sole = sampleAt+86_400_000, true
@@ -126,6 +136,12 @@ func sampleEvents() []Event {
 			e.Out = []Out{toKey(Request{Type: Unsubscribe, Act: 1}),
 				toKey(Request{Type: Returned, Msg: 7731, Message: sampleMessage(), Expires: sampleAt + 86_400_000, Sole: true})}
 		}),
+		with(ofInstance(90220, 5, InstanceStopping), func(e *Event) {
+			e.Reason, e.Request, e.Made = "cancelled by the customer", "01JD8XA0B2", sampleAt-9
+			e.Ends = []End{{Path: "Order/ready", Kind: Listen, Status: "STOPPED"}}
+			e.Starts = []Start{{Path: "Order@stop", Kind: OnStop, Due: sampleAt + 60_000}}
+		}),
+		with(ofInstance(90270, 17, InstanceDeleted), func(e *Event) { e.Reason, e.Request, e.Made = "asked for by the customer", "01JD8XD5K4", sampleAt-9 }),
 		with(ofInstance(90250, 16, InstanceRetried), func(e *Event) {
 			e.Evaluate, e.Starts = true, []Start{{Path: "Delivery/deliver", Kind: Execute, Due: sampleAt + 10_000}}
 			e.Reason, e.Request, e.Made = "drivers are back", "01JD8XB7Q9", sampleAt-9
@@ -179,6 +195,8 @@ func sampleRequests() []Request {
 		{V: 1, Type: StopInstance, Request: "01JD8XA0B2", Made: sampleAt - 9, ID: "order-42", Reason: "cancelled by the customer"},
 		{V: 1, Type: RetryInstance, Request: "01JD8XB7Q9", Made: sampleAt - 9, ID: "order-42", Reason: "drivers are back"},
 		{V: 1, Type: ReleaseInstance, Request: "01JD8XC3F1", Made: sampleAt - 9, ID: "order-42", Reason: "mended"},
+
+		{V: 1, Type: DeleteInstance, Request: "01JD8XD5K4", Made: sampleAt - 9, ID: "order-42", Reason: "asked for by the customer"},
 
 		{V: 1, Type: Result, ID: "order-42", Run: 90211, Path: "Order/place", Act: 1, Attempt: 1,
 			Params: json.RawMessage(`{"placed_at":1764034213}`), Base: 1, Keys: []TaskKey{{Path: "Order/ready", Value: "42"}}, HasKeys: true, OK: true, Jitter: 0.25,

@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 
 	"github.com/godagger/dagger/eventlog"
@@ -15,7 +17,7 @@ func (t *Turn) correlate(r *eventlog.Request) string {
 		// protocol rule 21: the time to live counts from the arrival here.
 		t.arrive(key, Kept{Message: r.Message, Expires: max(t.Now, s.At) + max(r.TTL, minTTL)})
 	case eventlog.Subscribe:
-		t.emit(&eventlog.Event{Type: eventlog.SubscriptionAdded, Topic: r.Topic, Key: r.Key, Value: r.Value, ID: r.ID, Run: r.Run, Act: r.Act})
+		t.emit(&eventlog.Event{Type: eventlog.SubscriptionAdded, Topic: r.Topic, Key: r.Key, Value: r.Value, ID: r.ID, Run: r.Run, Act: r.Act, Sole: r.Sole})
 		if t.fanning(key) && !s.Rules.NoFanOrder {
 			return OK // protocol rule 22: a drain waits behind an unfinished fan-out
 		}
@@ -76,6 +78,9 @@ func (t *Turn) match(key eventlog.KeyRef, m Kept, waiters []Waiter) {
 	if m.Msg == 0 {
 		m.Msg = t.S.N + 1
 	}
+	if slices.ContainsFunc(waiters, func(w Waiter) bool { return w.One }) {
+		waiters = []Waiter{fewest(waiters)}
+	}
 	sole := len(waiters) == 1
 	e := &eventlog.Event{Type: eventlog.MessageMatched, Topic: key.Topic, Key: key.Key, Value: key.Value, Msg: m.Msg, Message: m.Message, Expires: m.Expires, Sole: sole}
 	page := waiters
@@ -83,6 +88,11 @@ func (t *Turn) match(key eventlog.KeyRef, m Kept, waiters []Waiter) {
 		page, e.Until = waiters[:size], waiters[len(waiters)-1].N
 	}
 	t.choose(e, key, page, m, sole)
+}
+
+// fewest is the waiter that was given the fewest messages alone; of several the oldest.
+func fewest(waiters []Waiter) Waiter {
+	return slices.MinFunc(waiters, func(a, b Waiter) int { return cmp.Or(cmp.Compare(a.Given, b.Given), cmp.Compare(a.N, b.N)) })
 }
 
 // choose emits a match or page whose deliveries go to the waiters. The message stands in the

@@ -29,10 +29,19 @@ func (t *Turn) call(r *eventlog.Request) string {
 		case i.Terminal():
 			return t.refuse(r, Terminal)
 		}
-		t.transit(i, &eventlog.Event{Type: eventlog.InstanceStopped, Reason: r.Reason, Request: r.Request, Made: r.Made})
+		t.stop(i, &eventlog.Event{Reason: r.Reason, Request: r.Request, Made: r.Made})
 		return OK
 	case eventlog.RetryInstance:
 		return t.retry(i, r)
+	case eventlog.DeleteInstance:
+		switch {
+		case i == nil || i.Run == 0:
+			return t.refuse(r, NotFound)
+		case !i.Terminal():
+			return t.refuse(r, NotEnded)
+		}
+		t.transit(i, &eventlog.Event{Type: eventlog.InstanceDeleted, Reason: r.Reason, Request: r.Request, Made: r.Made})
+		return OK
 	}
 	return t.release(i, r)
 }
@@ -111,7 +120,7 @@ func (t *Turn) start(i *Instance, r *eventlog.Request) string {
 	if i == nil {
 		i = &Instance{ID: r.ID}
 	}
-	t.flow(plan, &Instance{}, e).begin(&plan.root)
+	t.flow(plan, &Instance{}, e).begin(place{n: &plan.root})
 	t.transitWith(plan, i, e)
 	t.settle(r.ID)
 	return OK
@@ -196,19 +205,10 @@ func (t *Turn) result(i *Instance, r *eventlog.Request) string {
 	}
 	plan := t.S.Plans[i.Plan]
 	node := plan.Task(r.Path)
-	if r.OK && len(r.Params) > 0 && !isObject(r.Params) {
-		r.OK, r.Error, r.Terminal = false, "the handler's change of the parameters is no JSON object", true
-	}
-	if r.OK && t.tooLarge(r.Params) {
-		r.OK, r.Error, r.Terminal = false, fmt.Sprintf("the change of the parameters has %d bytes; an event takes %d: keep large data elsewhere and refer to it", len(r.Params), t.MaxEvent), true
-	}
-	if r.OK && r.Record != nil && t.MaxMessage != nil {
-		if size, limit := len(r.Record.Key)+len(r.Record.Value), t.MaxMessage(r.Record.Topic); size > limit {
-			r.OK, r.Error, r.Terminal = false, fmt.Sprintf("the message has %d bytes; topic %s takes %d", size, r.Record.Topic, limit), true
-		}
-	}
-	if r.OK && r.Choice != "" && node.Kind == eventlog.Decide && !slices.ContainsFunc(node.Nodes, func(b Node) bool { return b.name() == r.Choice }) {
-		r.OK, r.Error, r.Terminal = false, fmt.Sprintf("there is no branch %q; there are %s", r.Choice, branches(node)), true
+	t.checkResult(node, k, r)
+	if r.Stop != "" {
+		t.stop(i, &eventlog.Event{Reason: r.Stop})
+		return OK
 	}
 	if !r.OK {
 		t.failAttempt(i, k, node, r, eventlog.AttemptFailed, r.Error)
@@ -218,25 +218,27 @@ func (t *Turn) result(i *Instance, r *eventlog.Request) string {
 	if len(r.Params) == 2 { // {}
 		e.Params = nil
 	}
-	t.newKeys(plan, i, e, r)
-	if r.More && k.Kind == eventlog.Listen {
-		e.Type, e.Due = eventlog.ListenContinued, t.due(node)
-		t.transit(i, e)
-		t.settle(r.ID)
-		return OK
+	if k.Kind == eventlog.ForEach && !k.Collect {
+		e.Items = r.Items
 	}
-	if r.More && k.Kind == eventlog.Every && !over(e, i, r.Path, max(t.Now, t.S.At)) {
-		e.Type, e.Due = eventlog.EveryContinued, nextTick(keyAfter(e, i, r.Path), k.Since, max(t.Now, t.S.At))
-		t.transit(i, e)
-		t.settle(r.ID)
+	t.newKeys(plan, i, e, r)
+	if t.continued(plan, i, k, e, r) {
 		return OK
 	}
 	f := t.flow(plan, i, e)
-	if k.Kind == eventlog.Decide {
+	switch pl := (place{node, r.Path}); {
+	case k.Over || node.attached:
+	case k.Kind == eventlog.Decide:
 		e.Choice = r.Choice
-		f.choose(node, r.Choice)
-	} else {
-		f.ended(node, Completed)
+		f.choose(pl, r.Choice)
+	case k.Kind == eventlog.Dynamic:
+		e.Choices = r.Choices
+		f.run(pl)
+	case k.Kind == eventlog.ForEach && !k.Collect:
+		f.run(pl)
+	default:
+		f.now[pl.path] = Completed
+		f.ended(pl, Completed)
 	}
 	if k.Kind == eventlog.Command && r.Record != nil {
 		e.Sent = &eventlog.Sent{Topic: r.Record.Topic, Key: string(r.Record.Key), NoKey: r.Record.Key == nil, Size: len(r.Record.Value)}
@@ -247,11 +249,88 @@ func (t *Turn) result(i *Instance, r *eventlog.Request) string {
 	return OK
 }
 
+// continued lets a task that has not done all of its work go on: a listener waits for another
+// message, an Every or a monitor for its next time.
+func (t *Turn) continued(plan *Plan, i *Instance, k *Task, e *eventlog.Event, r *eventlog.Request) bool {
+	now := max(t.Now, t.S.At)
+	switch k.Kind {
+	case eventlog.Listen:
+		if !r.More || k.Over {
+			return false
+		}
+		e.Type, e.Due = eventlog.ListenContinued, t.due(plan.Task(k.Path))
+	case eventlog.Every:
+		if !r.More || over(e, i, r.Path, now) {
+			return false
+		}
+		e.Type, e.Due = eventlog.EveryContinued, nextTick(keyAfter(e, i, r.Path), k.Since, now)
+	case eventlog.Monitor:
+		next := nextAlarm(keyAfter(e, i, r.Path), now)
+		if next == 0 {
+			return false
+		}
+		e.Type, e.Due = eventlog.EveryContinued, next
+	default:
+		return false
+	}
+	t.transit(i, e)
+	t.settle(r.ID)
+	return true
+}
+
+// checkResult makes a result that can't be recorded a failure.
+func (t *Turn) checkResult(node *Node, k *Task, r *eventlog.Request) {
+	if !r.OK {
+		return
+	}
+	why := ""
+	size := len(r.Params)
+	for _, item := range r.Items {
+		size += len(item) + 1
+		if !isObject(item) {
+			why = "an item is no JSON object"
+		}
+	}
+	switch {
+	case len(r.Params) > 0 && !isObject(r.Params):
+		why = "the handler's change of the parameters is no JSON object"
+	case t.MaxEvent > 0 && size > t.MaxEvent-eventOverhead:
+		why = fmt.Sprintf("the change of the parameters has %d bytes; an event takes %d: keep large data elsewhere and refer to it", size, t.MaxEvent)
+	case r.Record != nil && t.MaxMessage != nil:
+		if size, limit := len(r.Record.Key)+len(r.Record.Value), t.MaxMessage(r.Record.Topic); size > limit {
+			why = fmt.Sprintf("the message has %d bytes; topic %s takes %d", size, r.Record.Topic, limit)
+		}
+	case r.Choice != "" && node.Kind == eventlog.Decide && !node.has(r.Choice):
+		why = fmt.Sprintf("there is no branch %q; there are %s", r.Choice, branches(node))
+	case node.Kind == eventlog.Dynamic:
+		for _, choice := range r.Choices {
+			if !node.Nodes[0].has(choice) {
+				why = fmt.Sprintf("there is no process %q; there are %s", choice, branches(&node.Nodes[0]))
+				break
+			}
+		}
+	}
+	if why != "" {
+		r.OK, r.Error, r.Terminal = false, why, true
+	}
+}
+
+// has says whether a node of the name is inside.
+func (n *Node) has(name string) bool {
+	return slices.ContainsFunc(n.Nodes, func(b Node) bool { return b.name() == name })
+}
+
 // conclude follows up an event after which the flow may have come to its end.
 func (t *Turn) conclude(i *Instance, f *flow, path, why string) {
 	switch {
-	case f.done:
-		t.transit(i, &eventlog.Event{Type: eventlog.InstanceCompleted})
+	case i.Stopping:
+		if !slices.ContainsFunc(i.Tasks, func(k Task) bool { return k.Status == Executing }) {
+			t.transit(i, t.ending(i, &eventlog.Event{Type: eventlog.InstanceStopped}))
+		}
+	case f.done && i.unfinishedOver():
+		t.transit(i, &eventlog.Event{Type: eventlog.FlowEnded})
+	case f.done, i.FlowEnded && !f.failed && !i.unfinishedOver():
+		t.transit(i, t.ending(i, &eventlog.Event{Type: eventlog.InstanceCompleted}))
 	case f.failed:
 		if path == "" { // the end of another task showed it
 			path, why = f.culprit()
@@ -260,6 +339,55 @@ func (t *Turn) conclude(i *Instance, f *flow, path, why string) {
 	default:
 		t.settle(i.ID)
 	}
+}
+
+// ending gives an event that ends an instance the time at which that is forgotten.
+func (t *Turn) ending(i *Instance, e *eventlog.Event) *eventlog.Event {
+	if plan := t.S.Plans[i.Plan]; plan != nil && plan.Retain > 0 {
+		e.Due = max(t.Now, t.S.At) + plan.Retain
+	}
+	return e
+}
+
+// stop ends an instance. Where nodes that it is in have on-stop handlers these run first; a
+// second stop does not wait for them.
+func (t *Turn) stop(i *Instance, e *eventlog.Event) {
+	e.Type = eventlog.InstanceStopped
+	plan := t.S.Plans[i.Plan]
+	if !i.Stopping && plan != nil {
+		f := t.flow(plan, i, e)
+		for _, k := range i.Tasks {
+			pl, ok := plan.place(k.Path)
+			if !ok || k.Status != Executing {
+				continue
+			}
+			for n := range pl.n.Attached {
+				if pl.n.Attached[n].Kind == eventlog.OnStop {
+					f.start(pl.attachment(n))
+				}
+			}
+		}
+		if len(e.Starts) > 0 {
+			e.Type = eventlog.InstanceStopping
+			for _, k := range i.Tasks {
+				if k.Status == Executing {
+					f.noteAt(k.Path, k.Kind, Stopped)
+				}
+			}
+			t.transit(i, e)
+			return
+		}
+	}
+	t.transit(i, t.ending(i, e))
+}
+
+// outlived deletes an instance whose time after its end is over.
+func (t *Turn) outlived(i *Instance, r *eventlog.Request) string {
+	if i == nil || i.Run != r.Run || !i.Terminal() || i.DeleteAt != r.Expires || i.DeleteAt > max(t.Now, t.S.At) {
+		return Ignored
+	}
+	t.transit(i, &eventlog.Event{Type: eventlog.InstanceDeleted})
+	return OK
 }
 
 // branches names the branches of a Decide.
@@ -273,18 +401,13 @@ func branches(n *Node) string {
 
 // keyAfter is a computed value as the event leaves it.
 func keyAfter(e *eventlog.Event, i *Instance, path string) string {
+	at := i.keyPath(path)
 	for _, k := range e.Keys {
-		if k.Path == path {
+		if k.Path == at {
 			return k.Value
 		}
 	}
 	return i.KeyValue(path)
-}
-
-// over says that an Every has come to its end.
-func over(e *eventlog.Event, i *Instance, path string, now int64) bool {
-	_, until := parseEvery(keyAfter(e, i, path))
-	return until > 0 && now >= until
 }
 
 // newKeys records the keys that came with a result, or that they must be computed again
@@ -293,8 +416,8 @@ func (t *Turn) newKeys(plan *Plan, i *Instance, e *eventlog.Event, r *eventlog.R
 	if !plan.Computes() {
 		return
 	}
-	if !r.HasKeys || r.Base != i.ParamsSeq || i.Evaluate != 0 {
-		e.Evaluate = len(e.Params) > 0 || i.Evaluate != 0
+	if _, base := i.ParamsAt(r.Path); !r.HasKeys || r.Base != base || i.Evaluate != 0 {
+		e.Evaluate = len(e.Params) > 0 || len(e.Items) > 0 || i.Evaluate != 0
 		return
 	}
 	for _, k := range sortedKeys(r.Keys) {
@@ -313,7 +436,7 @@ func (t *Turn) evaluated(i *Instance, r *eventlog.Request) string {
 		return OK
 	}
 	e := &eventlog.Event{Type: eventlog.KeysEvaluated, Act: r.Act}
-	if i.ParamsSeq != r.Base {
+	if i.LastParams() != r.Base {
 		e.Type, e.Evaluate = eventlog.KeysEvaluated, true // the parameters changed meanwhile
 	}
 	for _, k := range sortedKeys(r.Keys) {
@@ -340,14 +463,50 @@ func (t *Turn) failAttempt(i *Instance, k *Task, n *Node, r *eventlog.Request, t
 	}
 	e.Type = eventlog.TaskFailed
 	f := t.flow(t.S.Plans[i.Plan], i, e)
-	f.now[n.Path] = Failure
-	f.fail(n)
 	path := k.Path
+	f.now[path] = Failure
+	switch {
+	case n.attached: // says nothing about the node
+	case k.Over:
+		f.failed = !n.Continue
+	default:
+		f.fail(place{n, path})
+	}
 	t.transit(i, e)
 	t.conclude(i, f, path, why)
 }
 
+// deadline ends a process whose time is over.
+func (t *Turn) deadline(i *Instance, k *Task) string {
+	plan := t.S.Plans[i.Plan]
+	pl, ok := plan.place(k.Path)
+	if !ok {
+		return Ignored
+	}
+	e := &eventlog.Event{Type: eventlog.DeadlinePassed, Path: k.Path, Act: k.Act}
+	f := t.flow(plan, i, e)
+	if pl.n.DeadlineFails {
+		e.Error = "its deadline has passed"
+		f.now[pl.path] = Failure
+		f.fail(pl)
+	} else {
+		f.now[pl.path] = Completed
+		f.endInside(pl, Skipped)
+		f.ended(pl, Completed)
+	}
+	path := k.Path
+	if e.Error == "" {
+		path = "" // if the instance failed, then by something else
+	}
+	t.transit(i, e)
+	t.conclude(i, f, path, e.Error)
+	return OK
+}
+
 func (t *Turn) timer(i *Instance, r *eventlog.Request) string {
+	if k := t.live(i, r, Inside); k != nil && k.Due == r.Expires && k.Due > 0 {
+		return t.deadline(i, k)
+	}
 	if k := t.live(i, r, Retrying); k != nil && k.Due == r.Expires {
 		n := t.S.Plans[i.Plan].Task(k.Path)
 		t.transit(i, &eventlog.Event{Type: eventlog.AttemptStarted, Path: k.Path, Act: k.Act, Attempt: k.Attempt + 1, Due: t.attemptDue(n)})
@@ -358,7 +517,8 @@ func (t *Turn) timer(i *Instance, r *eventlog.Request) string {
 		if k.Kind == eventlog.Every && over(&eventlog.Event{}, i, k.Path, max(t.Now, t.S.At)) {
 			e := &eventlog.Event{Type: eventlog.TaskCompleted, Path: k.Path, Act: k.Act, Reason: "its end has come"}
 			f := t.flow(t.S.Plans[i.Plan], i, e)
-			f.ended(n, Completed)
+			f.now[k.Path] = Completed
+			f.ended(place{n, k.Path}, Completed)
 			t.transit(i, e)
 			t.conclude(i, f, "", "")
 			return OK

@@ -96,7 +96,7 @@ func (s *State) Evolve(e *eventlog.Event) error {
 		i.N = e.N
 		s.mailbox(i, e)
 		s.body(i, e)
-		if e.Type == eventlog.AnswersForgotten && i.Run == 0 && i.Seq == 0 && len(i.Refused) == 0 && i.Floor <= e.At-answerMemory {
+		if e.Type == eventlog.AnswersForgotten && i.Run == 0 && i.Seq == 0 && len(i.Refused) == 0 && len(i.Applied) == 0 && i.Floor <= e.At-answerMemory {
 			s.Instances[e.ID] = nil
 		}
 	}
@@ -184,6 +184,8 @@ func (s *State) mailbox(i *Instance, e *eventlog.Event) {
 	switch e.Type {
 	case eventlog.InstanceStarted:
 		i.Run = e.N
+	case eventlog.InstanceDeleted:
+		i.Run, i.Seq, i.Subs, i.Buffer, i.Held = 0, 0, nil, nil, nil // another history may begin
 	case eventlog.MessageReceived, eventlog.BufferExpired:
 		i.handed = i.unbuffer(keyOf(e), e.Msg)
 	case eventlog.MessageBuffered:
@@ -194,7 +196,11 @@ func (s *State) mailbox(i *Instance, e *eventlog.Event) {
 	case eventlog.RequestReleased:
 		i.Held = slices.Delete(i.Held, 0, 1)
 	case eventlog.AnswersForgotten:
-		i.Refused = slices.DeleteFunc(i.Refused, func(a Answer) bool { return a.At <= e.At-answerMemory })
+		old := func(a Answer) bool { return a.At <= e.At-answerMemory }
+		i.Refused = slices.DeleteFunc(i.Refused, old)
+		if i.Run == 0 { // deleted
+			i.Applied = slices.DeleteFunc(i.Applied, old)
+		}
 	}
 }
 
@@ -257,16 +263,24 @@ func (i *Instance) fold(e *eventlog.Event) {
 		i.reset(e)
 	default:
 		if len(e.Params) > 0 {
-			i.Params, i.ParamsSeq = MergePatch(i.Params, e.Params), e.Seq
+			i.merge(e)
 		}
 	}
 	i.foldKeys(e)
 	i.foldTask(e)
+	// What the flow went back before is forgotten first: it may start again in this event.
+	for _, x := range e.Ends {
+		if x.Status == string(NotStarted) {
+			i.notStarted(x.Path)
+		}
+	}
 	for _, st := range e.Starts {
 		i.start(st, e)
 	}
 	for _, x := range e.Ends {
-		i.note(x, e)
+		if x.Status != string(NotStarted) {
+			i.note(x, e)
+		}
 	}
 	switch e.Type {
 	case eventlog.InstanceCompleted:
@@ -276,10 +290,39 @@ func (i *Instance) fold(e *eventlog.Event) {
 		i.Error, i.FailedPath = e.Error, e.Path
 	case eventlog.InstanceStopped:
 		i.end(Stopped, e)
-		i.Reason = e.Reason
+		if e.Reason != "" {
+			i.Reason = e.Reason
+		}
+		i.Stopping = false
+	case eventlog.InstanceStopping:
+		i.Stopping, i.Reason, i.Evaluate = true, e.Reason, 0
 	case eventlog.InstanceRetried:
-		i.Status, i.Ended, i.Error, i.FailedPath = Executing, 0, "", ""
+		i.Status, i.Ended, i.Error, i.FailedPath, i.DeleteAt = Executing, 0, "", "", 0
+	case eventlog.FlowEnded:
+		i.FlowEnded = true
+	case eventlog.InstanceDeleted:
+		i.Body = Body{Updated: e.At}
 	}
+}
+
+// merge changes the parameters that the event's task reads.
+func (i *Instance) merge(e *eventlog.Event) {
+	items, k := i.scope(e.Path)
+	if items == nil {
+		i.Params, i.ParamsSeq = MergePatch(i.Params, e.Params), e.Seq
+		return
+	}
+	i.ItemsSeq = e.Seq
+	i.changeItems(items.Path, func(x *Items) {
+		x.Values, x.Seqs = slices.Clone(x.Values), slices.Clone(x.Seqs)
+		x.Values[k], x.Seqs[k] = MergePatch(x.Values[k], e.Params), e.Seq
+	})
+}
+
+// notStarted forgets what a node did.
+func (i *Instance) notStarted(path string) {
+	i.Tasks = slices.DeleteFunc(i.Tasks, func(t Task) bool { return t.Path == path })
+	i.forgetItems(path)
 }
 
 func (i *Instance) foldKeys(e *eventlog.Event) {
@@ -301,13 +344,32 @@ func (i *Instance) foldKeys(e *eventlog.Event) {
 
 // rearm gives a task that waits for a time the one that was computed now.
 func (i *Instance) rearm(k eventlog.TaskKey) {
-	t := i.Task(k.Path)
-	if t == nil || t.Status != Executing || t.Phase != Waiting {
+	if strings.Contains(k.Path, "[]") { // the runs of a Dynamic
+		for n := range i.Tasks {
+			if strings.Contains(i.Tasks[n].Path, "[") && i.keyPath(i.Tasks[n].Path) == k.Path {
+				i.Tasks[n].rearm(k)
+			}
+		}
+		return
+	}
+	if t := i.Task(k.Path); t != nil {
+		t.rearm(k)
+	}
+}
+
+func (t *Task) rearm(k eventlog.TaskKey) {
+	if t.Status != Executing || t.Phase != Waiting && t.Phase != Inside {
 		return
 	}
 	switch t.Kind {
+	case eventlog.Process, eventlog.Parallel:
+		t.Due = parseTime(k.Value)
 	case eventlog.At:
 		t.Due = parseTime(k.Value)
+	case eventlog.Monitor:
+		if t.Tick == 0 {
+			t.Due, _ = parseAlarm(k.Value)
+		}
 	case eventlog.Every:
 		period, _ := parseEvery(k.Value)
 		if t.Tick == 0 && period > 0 {
@@ -327,7 +389,7 @@ func (t *Task) untilEnd(value string) {
 
 // foldTask changes the task that the event is about.
 func (i *Instance) foldTask(e *eventlog.Event) {
-	if e.Path == "" {
+	if e.Path == "" || e.Type == eventlog.SkippedTo {
 		return
 	}
 	t := i.Task(e.Path)
@@ -353,15 +415,19 @@ func (i *Instance) foldTask(e *eventlog.Event) {
 	case eventlog.AttemptFailed, eventlog.AttemptTimedOut:
 		t.Phase, t.Due, t.Error, t.Ran, t.Cuts, t.Interrupted = Retrying, e.Due, e.Error, false, 0, 0
 	case eventlog.TaskCompleted:
-		t.finish(Completed)
-		t.Error = ""
-		if e.Choice != "" { // it ends with the branch
-			t.Status, t.Phase, t.Choice = Executing, Inside, e.Choice
-		}
+		i.complete(t, e)
 	case eventlog.TaskFailed:
 		t.finish(Failure)
 		t.Error = e.Error
+		i.jumped(e)
+	case eventlog.DeadlinePassed:
+		t.finish(Completed)
+		if t.Error = e.Error; e.Error != "" {
+			t.finish(Failure)
+		}
+		i.jumped(e)
 	case eventlog.MessageReceived:
+		t.Over = t.Over || t.Status == Completed
 		t.Act, t.Msg, t.Message = e.Seq, e.Msg, e.Message
 		if t.Message == nil { // it was buffered; the mailbox has handed it over
 			t.Message = i.handed
@@ -370,10 +436,50 @@ func (i *Instance) foldTask(e *eventlog.Event) {
 		t.run(1, e)
 	case eventlog.EveryContinued:
 		t.Phase, t.Act, t.Attempt, t.Tick, t.Error, t.Ran, t.Cuts, t.Interrupted = Waiting, e.Seq, 0, e.Due, "", false, 0, 0
-		t.untilEnd(i.KeyValue(e.Path))
+		if t.Due = e.Due; t.Kind == eventlog.Every {
+			t.untilEnd(i.KeyValue(e.Path))
+		}
 	case eventlog.ListenContinued:
 		t.Phase, t.Act, t.Attempt, t.Due, t.Msg, t.Message = Waiting, e.Seq, 0, e.Due, 0, nil
 	}
+}
+
+// complete ends a task, or lets it go on by the nodes inside it.
+func (i *Instance) complete(t *Task, e *eventlog.Event) {
+	collected := t.Kind == eventlog.ForEach && t.Collect
+	t.finish(Completed)
+	t.Error = ""
+	switch {
+	case collected:
+		i.forgetItems(e.Path)
+	case e.Choice != "":
+		t.Status, t.Phase, t.Choice = Executing, Inside, e.Choice
+	case len(e.Choices) > 0:
+		t.Status, t.Phase, t.Choices = Executing, Inside, e.Choices
+	case len(e.Items) > 0:
+		i.forgetItems(e.Path) // of an earlier try
+		t = i.Task(e.Path)
+		t.Status, t.Phase, t.Items = Executing, Inside, len(e.Items)
+		x := Items{Path: e.Path, Values: e.Items, Seqs: make([]uint64, len(e.Items)), States: strings.Repeat(string(itemNotStarted), len(e.Items))}
+		for k := range x.Seqs {
+			x.Seqs[k] = e.Seq
+		}
+		i.Items, i.ItemsSeq = append(slices.Clone(i.Items), x), e.Seq
+	}
+}
+
+// jumped counts that the flow went elsewhere when a node had failed.
+func (i *Instance) jumped(e *eventlog.Event) {
+	if e.Choice == "" {
+		return
+	}
+	i.Jumps = slices.Clone(i.Jumps)
+	path := e.Reason // of the node that says where
+	at, found := slices.BinarySearchFunc(i.Jumps, path, func(j Jump, path string) int { return strings.Compare(j.Path, path) })
+	if !found {
+		i.Jumps = slices.Insert(i.Jumps, at, Jump{Path: path})
+	}
+	i.Jumps[at].Count++
 }
 
 func (t *Task) run(attempt int, e *eventlog.Event) {
@@ -392,6 +498,7 @@ func (t *Task) finish(s Status) {
 // start arms a task: a handler runs, or a listener waits (or works again on the message
 // that it had when it failed).
 func (i *Instance) start(st eventlog.Start, e *eventlog.Event) {
+	i.began(st.Path)
 	t := i.Task(st.Path)
 	if t == nil {
 		if i.Tasks == nil {
@@ -401,10 +508,16 @@ func (i *Instance) start(st eventlog.Start, e *eventlog.Event) {
 		t = &i.Tasks[len(i.Tasks)-1]
 	}
 	t.Status, t.Act, t.Since, t.Due, t.Error = Executing, e.Seq, e.At, st.Due, ""
-	t.Ran, t.Cuts, t.Interrupted, t.Choice = false, 0, 0, ""
+	t.Ran, t.Cuts, t.Interrupted, t.Choice, t.Choices, t.Collect, t.Tick = false, 0, 0, "", nil, st.Collect, 0
 	switch {
-	case st.Kind == eventlog.Parallel:
+	case st.Kind == eventlog.Parallel, st.Kind == eventlog.Process:
 		t.Phase, t.Attempt = Inside, 0
+		if st.Due == 0 {
+			t.Due = parseTime(i.KeyValue(st.Path))
+		}
+	case st.Kind == eventlog.Monitor:
+		t.Phase, t.Attempt = Waiting, 0
+		t.Due, _ = parseAlarm(i.KeyValue(st.Path))
 	case st.Kind == eventlog.At:
 		t.Phase, t.Attempt, t.Due = Waiting, 0, parseTime(i.KeyValue(st.Path))
 	case st.Kind == eventlog.Listen && t.Message == nil:
@@ -416,16 +529,38 @@ func (i *Instance) start(st eventlog.Start, e *eventlog.Event) {
 
 // note gives a node the status that the event says.
 func (i *Instance) note(x eventlog.End, e *eventlog.Event) {
+	if strings.HasSuffix(x.Path, "]") {
+		i.noteItem(x)
+		return
+	}
 	t := i.Task(x.Path)
 	if t == nil {
 		i.Tasks = append(i.Tasks, Task{Path: x.Path, Kind: x.Kind})
 		t = &i.Tasks[len(i.Tasks)-1]
 	}
-	choice := t.Choice
 	t.finish(Status(x.Status))
 	t.Since = e.At
-	if t.Status == Executing {
-		t.Phase, t.Choice = Inside, choice
+	switch t.Status {
+	case Executing:
+		t.Phase = Inside
+	case Completed, Skipped:
+		if t.Kind == eventlog.ForEach {
+			i.forgetItems(x.Path)
+		}
+	}
+}
+
+// noteItem gives a run of a ForEach a status. One that has done its work keeps its parameters
+// and nothing else.
+func (i *Instance) noteItem(x eventlog.End) {
+	items, k := i.ItemsOf(x.Path[:strings.LastIndexByte(x.Path, '[')]), indexOf(x.Path)
+	if items == nil || k < 0 || k >= len(items.States) {
+		panic(fmt.Sprintf("machine: %q is no run of a ForEach", x.Path))
+	}
+	s := Status(x.Status)
+	i.changeItems(items.Path, func(y *Items) { y.set(k, itemState(s)) })
+	if s == Completed || s == Skipped {
+		i.forgetInside(x.Path)
 	}
 }
 
@@ -436,7 +571,7 @@ func parseTime(value string) int64 {
 }
 
 func (i *Instance) end(s Status, e *eventlog.Event) {
-	i.Status, i.Ended, i.Evaluate = s, e.At, 0
+	i.Status, i.Ended, i.Evaluate, i.DeleteAt = s, e.At, 0, e.Due
 	for k := range i.Tasks {
 		if t := &i.Tasks[k]; t.Status == Executing || t.Status == Submitted {
 			t.finish(Stopped)

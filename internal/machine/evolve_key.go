@@ -22,7 +22,7 @@ func (s *State) correlation(e *eventlog.Event) {
 	switch e.Type {
 	case eventlog.SubscriptionAdded:
 		k := s.key(keyOf(e))
-		k.Waiters = append(k.Waiters, Waiter{N: e.N, ID: e.ID, Run: e.Run, Act: e.Act})
+		k.Waiters = append(k.Waiters, Waiter{N: e.N, ID: e.ID, Run: e.Run, Act: e.Act, One: e.Sole})
 		s.changed(Row{Kind: RowWaiter, Key: keyOf(e), N: e.N})
 	case eventlog.SubscriptionRemoved:
 		s.removeWaiter(e)
@@ -38,6 +38,7 @@ func (s *State) correlation(e *eventlog.Event) {
 		m := &Matched{Msg: e.Msg, Key: keyOf(e), Message: e.Message, Expires: e.Expires}
 		s.Matched[e.Msg] = m
 		s.page(m, e)
+		s.given(e)
 		s.changed(Row{Kind: RowMatched, N: e.Msg})
 	case eventlog.FanOutPage:
 		if m := s.Matched[e.Msg]; m != nil {
@@ -58,6 +59,14 @@ func (s *State) correlation(e *eventlog.Event) {
 	case eventlog.MessageExpired:
 		s.unkeep(keyOf(e), e.Msg)
 		s.dropMatched(e.Msg)
+	}
+}
+
+// given counts the message at a waiter that it was given to alone.
+func (s *State) given(e *eventlog.Event) {
+	if w := s.Keys[keyOf(e)].Waiter(e.After); w != nil && w.One {
+		w.Given++
+		s.changed(Row{Kind: RowWaiter, Key: keyOf(e), N: w.N})
 	}
 }
 

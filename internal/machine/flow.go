@@ -1,8 +1,7 @@
 package machine
 
 import (
-	"strconv"
-	"strings"
+	"slices"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -17,138 +16,302 @@ type flow struct {
 	i      *Instance
 	e      *eventlog.Event
 	now    map[string]Status // of nodes, as this event leaves them
+	tasks  map[string]int    // index of i.Tasks, when there are many
 	done   bool              // the last node has ended
 	failed bool              // a failure that nothing absorbs
 }
 
+// manyTasks is where looking through the tasks costs more than an index of them.
+const manyTasks = 16
+
 func (t *Turn) flow(plan *Plan, i *Instance, e *eventlog.Event) *flow {
-	return &flow{t: t, plan: plan, i: i, e: e, now: map[string]Status{}}
+	f := &flow{t: t, plan: plan, i: i, e: e, now: map[string]Status{}}
+	if len(i.Tasks) > manyTasks {
+		f.tasks = make(map[string]int, len(i.Tasks))
+		for k := range i.Tasks {
+			f.tasks[i.Tasks[k].Path] = k
+		}
+	}
+	return f
+}
+
+func (f *flow) task(path string) *Task {
+	if f.tasks == nil {
+		return f.i.Task(path)
+	}
+	if k, ok := f.tasks[path]; ok {
+		return &f.i.Tasks[k]
+	}
+	return nil
 }
 
 // status of a node; "" when it was not reached.
-func (f *flow) status(n *Node) Status {
-	if s, ok := f.now[n.Path]; ok {
+func (f *flow) status(pl place) Status {
+	if s, ok := f.now[pl.path]; ok {
 		return s
 	}
-	if k := f.i.Task(n.Path); k != nil {
+	if pl.n.item {
+		if items := f.i.ItemsOf(pl.parent().path); items != nil {
+			return itemStatus(items.States[pl.index()])
+		}
+		return ""
+	}
+	if k := f.task(pl.path); k != nil {
 		return k.Status
 	}
 	return ""
 }
 
 // finished says that a node of a Parallel has ended, one way or the other.
-func (f *flow) finished(n *Node) bool {
-	switch f.status(n) {
+func (f *flow) finished(pl place) bool {
+	switch f.status(pl) {
 	case Completed, Skipped, Failure:
 		return true
 	}
 	return false
 }
 
-func (f *flow) begin(n *Node) {
-	switch n.Kind {
-	case eventlog.Process:
-		if s := f.status(n); s != "" && s != Executing { // it ended in an earlier try
-			f.note(n, Executing)
+func (f *flow) begin(pl place) {
+	for k := range pl.n.Attached {
+		if pl.n.Attached[k].Kind == eventlog.Monitor {
+			f.start(pl.attachment(k))
 		}
-		f.begin(&n.Nodes[0])
+	}
+	switch pl.n.Kind {
+	case eventlog.Process:
+		if pl.n.tracked() {
+			f.start(pl)
+		} else if s := f.status(pl); s != "" && s != Executing { // it ended in an earlier try
+			f.note(pl, Executing)
+		}
+		f.now[pl.path] = Executing
+		f.begin(f.first(pl))
 	case eventlog.Parallel:
-		f.start(n)
-		for k := range n.Nodes {
-			f.begin(&n.Nodes[k])
+		f.start(pl)
+		for k := range pl.n.Nodes {
+			f.begin(pl.child(k))
 		}
 	default:
-		f.start(n)
+		f.start(pl)
 	}
 }
 
-func (f *flow) start(n *Node) {
-	due := int64(0)
-	if n.Kind != eventlog.Parallel && n.Kind != eventlog.At {
-		due = f.t.due(n)
+// first is what a process begins with.
+func (f *flow) first(pl place) place {
+	if pl.n.item && pl.n.parent.Kind == eventlog.Dynamic {
+		c, _ := pl.chosen(f.choices(pl.parent().path))
+		return c
 	}
-	f.e.Starts = append(f.e.Starts, eventlog.Start{Path: n.Path, Kind: n.Kind, Due: due})
-	f.now[n.Path] = Executing
+	return pl.child(0)
+}
+
+// choices are those of a Dynamic.
+func (f *flow) choices(path string) []string {
+	if f.e.Path == path && f.e.Type == eventlog.TaskCompleted {
+		return f.e.Choices
+	}
+	if k := f.task(path); k != nil {
+		return k.Choices
+	}
+	return nil
+}
+
+// count is the number of runs of a ForEach, 0 before its handler gave them.
+func (f *flow) count(pl place) int {
+	if len(f.e.Items) > 0 && f.e.Path == pl.path {
+		return len(f.e.Items)
+	}
+	if items := f.i.ItemsOf(pl.path); items != nil {
+		return len(items.Values)
+	}
+	return 0
+}
+
+func (f *flow) start(pl place) {
+	due, now := int64(0), max(f.t.Now, f.t.S.At)
+	switch pl.n.Kind {
+	case eventlog.At, eventlog.Monitor:
+	case eventlog.Parallel, eventlog.Process:
+		if pl.n.Deadline > 0 {
+			due = now + pl.n.Deadline
+		}
+	default:
+		due = f.t.due(pl.n)
+	}
+	f.starts(eventlog.Start{Path: pl.path, Kind: pl.n.Kind, Due: due})
+}
+
+func (f *flow) starts(s eventlog.Start) {
+	f.e.Starts = append(f.e.Starts, s)
+	f.now[s.Path] = Executing
+}
+
+// collect lets the handler of a ForEach have its items.
+func (f *flow) collect(pl place) {
+	f.starts(eventlog.Start{Path: pl.path, Kind: pl.n.Kind, Due: f.t.due(pl.n), Collect: true})
 }
 
 // note records the status of a node that the event is not itself about.
-func (f *flow) note(n *Node, s Status) {
-	f.now[n.Path] = s
+func (f *flow) note(pl place, s Status) {
+	f.now[pl.path] = s
+	f.noteAt(pl.path, pl.n.Kind, s)
+}
+
+func (f *flow) noteAt(path string, kind eventlog.Kind, s Status) {
 	for k := range f.e.Ends {
-		if f.e.Ends[k].Path == n.Path {
+		if f.e.Ends[k].Path == path {
 			f.e.Ends[k].Status = string(s)
 			return
 		}
 	}
-	f.e.Ends = append(f.e.Ends, eventlog.End{Path: n.Path, Kind: n.Kind, Status: string(s)})
+	f.e.Ends = append(f.e.Ends, eventlog.End{Path: path, Kind: kind, Status: string(s)})
+}
+
+// close ends the monitors of a node with it.
+func (f *flow) close(pl place) {
+	for k := range pl.n.Attached {
+		if a := pl.attachment(k); f.status(a) == Executing {
+			f.note(a, Skipped)
+		}
+	}
 }
 
 // ended goes on after a node that completed, was skipped, or failed where that is allowed.
-func (f *flow) ended(n *Node, s Status) {
-	p := n.parent
-	switch p.Kind {
+func (f *flow) ended(pl place, s Status) {
+	f.close(pl)
+	p := pl.parent()
+	switch p.n.Kind {
 	case eventlog.Process:
-		for k := range p.Nodes {
-			if &p.Nodes[k] == n && k+1 < len(p.Nodes) {
-				f.begin(&p.Nodes[k+1])
-				return
-			}
+		if next, more := f.next(p, pl); more {
+			f.begin(next)
+			return
 		}
-		if p.parent == nil {
+		if p.n.parent == nil {
 			f.done = true
 			return
+		}
+		if p.n.tracked() {
+			f.note(p, Completed)
 		}
 		f.ended(p, Completed)
 	case eventlog.Decide:
 		f.note(p, Completed)
 		f.ended(p, Completed)
-	case eventlog.Parallel:
-		if n.isComposite() && f.status(n) != s {
-			f.note(n, s)
+	case eventlog.Dynamic:
+		if k := pl.index() + 1; k < len(f.choices(p.path)) {
+			f.begin(p.item(k))
+			return
 		}
-		f.now[n.Path] = s
+		f.note(p, Completed)
+		f.ended(p, Completed)
+	case eventlog.Parallel, eventlog.ForEach:
+		if pl.n.isComposite() && f.status(pl) != s {
+			f.note(pl, s)
+		}
+		f.now[pl.path] = s
 		f.join(p, s)
 	}
 }
 
-// join looks whether a Parallel has ended with one of its nodes.
-func (f *flow) join(p *Node, s Status) {
-	if p.Any && s == Completed {
-		for k := range p.Nodes {
-			f.skip(&p.Nodes[k])
+// next is what comes behind a node of a process.
+func (f *flow) next(p, pl place) (place, bool) {
+	if p.n.item && p.n.parent.Kind == eventlog.Dynamic {
+		return place{}, false
+	}
+	for k := range p.n.Nodes {
+		if &p.n.Nodes[k] == pl.n && k+1 < len(p.n.Nodes) {
+			return p.child(k + 1), true
+		}
+	}
+	return place{}, false
+}
+
+// join looks whether a Parallel or ForEach has ended with one of its nodes.
+func (f *flow) join(p place, s Status) {
+	if p.n.Kind == eventlog.ForEach {
+		f.joinItems(p)
+		return
+	}
+	if p.n.Any && s == Completed {
+		for k := range p.n.Nodes {
+			f.skip(p.child(k))
 		}
 		f.note(p, Completed)
 		f.ended(p, Completed)
 		return
 	}
 	failures := false
-	for k := range p.Nodes {
-		if !f.finished(&p.Nodes[k]) {
+	for k := range p.n.Nodes {
+		c := p.child(k)
+		if !f.finished(c) {
 			return
 		}
-		failures = failures || f.status(&p.Nodes[k]) == Failure && !p.Nodes[k].Continue
+		failures = failures || f.status(c) == Failure && !c.n.Continue
 	}
-	if failures {
-		f.note(p, Failure)
-		f.fail(p)
-		return
-	}
-	f.note(p, Completed)
-	f.ended(p, Completed)
+	f.joined(p, failures)
 }
 
-// fail goes on after a node that failed for good: behind the nearest node around it that may
-// fail; or the nearest Parallel that can do without the branch goes on with its others; else
-// the instance has failed, and what runs beside is stopped so that a retry goes on with it.
-func (f *flow) fail(n *Node) {
-	for b := n; b.parent != nil; b = b.parent {
-		if b.Continue {
-			f.failUpTo(n, b, Skipped)
+func (f *flow) joined(p place, failures bool) {
+	switch {
+	case failures:
+		f.note(p, Failure)
+		f.fail(p)
+	case p.n.Collect:
+		f.collect(p)
+	default:
+		f.note(p, Completed)
+		f.ended(p, Completed)
+	}
+}
+
+// joinItems begins further runs of a ForEach, as many as may run at once, and sees whether all
+// have ended.
+func (f *flow) joinItems(p place) {
+	running, failures, n := 0, false, f.count(p)
+	var next []int
+	for k := range n {
+		switch f.status(p.item(k)) {
+		case Executing, Stopped:
+			running++
+		case Failure:
+			failures = true
+		case "":
+			next = append(next, k)
+		}
+	}
+	for _, k := range next {
+		if limit := p.n.Concurrency; limit > 0 && running >= limit {
+			return
+		}
+		f.begin(p.item(k))
+		running++
+	}
+	if running == 0 {
+		f.joined(p, failures)
+	}
+}
+
+// fail goes on after a node that failed for good: elsewhere, if the nearest node around it
+// says so; behind the nearest one that may fail; or the nearest join that can do without the
+// branch goes on with its others; else the instance has failed, and what runs beside is
+// stopped so that a retry goes on with it.
+func (f *flow) fail(pl place) {
+	for b := pl; b.n.parent != nil; b = b.parent() {
+		if b.n.Goto != "" && f.i.jumps(b.path) < b.n.Gotos {
+			f.failUpTo(pl, b, Skipped)
+			f.close(b)
+			f.e.Reason = b.path
+			f.e.Choice = f.jump(b)
+			return
+		}
+		if b.n.Continue {
+			f.failUpTo(pl, b, Skipped)
 			f.ended(b, Failure)
 			return
 		}
-		if p := b.parent; p.Kind == eventlog.Parallel && (p.Any || p.WaitAll) && f.others(p, b) {
-			f.failUpTo(n, b, Stopped) // a retry of the instance goes on with what was stopped
+		if p := b.parent(); p.n.joins() && (p.n.Any || p.n.WaitAll) && f.others(p, b) {
+			f.failUpTo(pl, b, Stopped) // a retry of the instance goes on with what was stopped
+			f.close(b)
 			f.join(p, Failure)
 			return
 		}
@@ -156,25 +319,46 @@ func (f *flow) fail(n *Node) {
 	f.failed = true
 }
 
+// jumps counts how often the flow went elsewhere when the node had failed.
+func (i *Instance) jumps(path string) int {
+	for _, j := range i.Jumps {
+		if j.Path == path {
+			return j.Count
+		}
+	}
+	return 0
+}
+
 // failUpTo lets the nodes from n up to b fail; what executes inside them gets the status s,
 // what was not reached is skipped.
-func (f *flow) failUpTo(n, b *Node, s Status) {
-	f.now[n.Path] = Failure
-	for c := n; ; c = c.parent {
+func (f *flow) failUpTo(n, b place, s Status) {
+	f.now[n.path] = Failure
+	for c := n; ; c = c.parent() {
 		f.endInside(c, s)
-		if c != n && (c.Kind != eventlog.Process || c.Continue || c.parent.Kind == eventlog.Parallel) {
-			f.note(c, Failure)
+		if c.path != n.path {
+			if c.n.Kind != eventlog.Process || c.n.Continue || c.n.Goto != "" || c.n.tracked() || c.n.parent.joins() {
+				f.note(c, Failure)
+			}
 		}
-		if c == b {
+		if c.path == b.path {
 			return
 		}
+		f.close(c)
 	}
 }
 
-// others says whether a Parallel has nodes beside b that have not ended.
-func (f *flow) others(p, b *Node) bool {
-	for k := range p.Nodes {
-		if n := &p.Nodes[k]; n != b && !f.finished(n) {
+// others says whether a join has nodes beside b that have not ended.
+func (f *flow) others(p, b place) bool {
+	if p.n.Kind == eventlog.ForEach {
+		for k := range f.count(p) {
+			if c := p.item(k); c.path != b.path && !f.finished(c) {
+				return true
+			}
+		}
+		return false
+	}
+	for k := range p.n.Nodes {
+		if c := p.child(k); c.path != b.path && !f.finished(c) {
 			return true
 		}
 	}
@@ -182,76 +366,162 @@ func (f *flow) others(p, b *Node) bool {
 }
 
 // skip ends everything below and at a node that has not ended.
-func (f *flow) skip(n *Node) { f.end(n, Skipped) }
+func (f *flow) skip(pl place) { f.end(pl, Skipped) }
 
 // end gives what executes below and at a node the status s; what was not reached is skipped.
-func (f *flow) end(n *Node, s Status) {
-	if f.finished(n) {
+func (f *flow) end(pl place, s Status) {
+	if f.finished(pl) {
 		return
 	}
-	f.endInside(n, s)
-	has := f.status(n)
+	has := f.status(pl)
+	f.endInside(pl, s)
+	f.close(pl)
 	switch {
-	case n.Kind == eventlog.Process && has == "" && n.parent.Kind != eventlog.Parallel:
+	case pl.n.item && pl.n.parent.Kind == eventlog.Dynamic:
+	case pl.n.Kind == eventlog.Process && has == "" && !pl.n.parent.joins():
 		// it has no status of its own
 	case has == Stopped:
-	case has == Executing, n.Kind == eventlog.Process && f.status(n.parent) == Executing:
-		f.note(n, s)
+	case has == Executing, pl.n.Kind == eventlog.Process && f.status(pl.parent()) == Executing:
+		f.note(pl, s)
 	default:
-		f.note(n, Skipped)
+		f.note(pl, Skipped)
 	}
 }
 
-func (f *flow) endInside(n *Node, s Status) {
-	for k := range n.Nodes {
-		f.end(&n.Nodes[k], s)
+func (f *flow) endInside(pl place, s Status) {
+	switch pl.n.Kind {
+	case eventlog.ForEach:
+		for k := range f.count(pl) {
+			if c := pl.item(k); f.status(c) == Executing {
+				f.end(c, s)
+			}
+		}
+		return
+	case eventlog.Dynamic:
+		for k := range f.choices(pl.path) {
+			if c, ok := pl.item(k).chosen(f.choices(pl.path)); ok {
+				f.end(c, s)
+			}
+		}
+		return
+	}
+	for k := range pl.n.Nodes {
+		f.end(pl.child(k), s)
 	}
 }
 
-// culprit is the first task whose failure made the instance fail.
+// culprit is the first node whose failure made the instance fail.
 func (f *flow) culprit() (path, why string) {
 	for _, k := range f.i.Tasks {
-		if n := f.plan.Task(k.Path); k.Status == Failure && n != nil && !n.absorbed(f) {
+		if pl, ok := f.plan.place(k.Path); ok && k.Status == Failure && k.Error != "" && (k.Over || !f.absorbed(pl)) {
 			return k.Path, k.Error
 		}
 	}
 	return "", ""
 }
 
-// choose goes on in the branch that a Decide named; "" goes on behind it.
-func (f *flow) choose(n *Node, branch string) {
-	var chosen *Node
-	for k := range n.Nodes {
-		if b := &n.Nodes[k]; b.name() == branch {
-			chosen = b
-		} else {
-			f.skip(b)
+// absorbed says that a failed node is behind the flow: it was allowed to fail, or a node
+// around it has ended.
+func (f *flow) absorbed(pl place) bool {
+	if pl.n.Kind == eventlog.Monitor || pl.n.Continue && f.status(pl) == Failure {
+		return true
+	}
+	for p := pl; p.n.parent != nil && p.n.parent.parent != nil; {
+		p = p.parent()
+		if s := f.status(p); s == Completed || s == Skipped || p.n.Continue && s == Failure {
+			return true
 		}
 	}
-	if chosen == nil {
-		f.now[n.Path] = Completed // by the event itself
-		f.ended(n, Completed)
+	return false
+}
+
+// choose goes on in the branch that a Decide named; "" goes on behind it.
+func (f *flow) choose(pl place, branch string) {
+	chosen := -1
+	for k := range pl.n.Nodes {
+		if pl.n.Nodes[k].name() == branch {
+			chosen = k
+		} else {
+			f.skip(pl.child(k))
+		}
+	}
+	if chosen < 0 {
+		f.now[pl.path] = Completed // by the event itself
+		f.ended(pl, Completed)
 		return
 	}
-	f.now[n.Path] = Executing
-	f.begin(chosen)
+	f.now[pl.path] = Executing
+	f.begin(pl.child(chosen))
+}
+
+// run goes on with the runs of a ForEach or Dynamic that the event says.
+func (f *flow) run(pl place) {
+	none := len(f.e.Choices) == 0
+	if pl.n.Kind == eventlog.ForEach {
+		none = len(f.e.Items) == 0
+	}
+	switch {
+	case none && pl.n.Collect:
+		f.collect(pl)
+	case none:
+		f.now[pl.path] = Completed // by the event itself
+		f.ended(pl, Completed)
+	case pl.n.Kind == eventlog.ForEach:
+		f.now[pl.path] = Executing
+		for k := range f.e.Items { // of an earlier try
+			f.now[pl.item(k).path] = ""
+		}
+		f.joinItems(pl)
+	default:
+		f.now[pl.path] = Executing
+		f.begin(pl.item(0))
+	}
+}
+
+// goesOn says that a composite node is at work by the nodes inside it, not by its handler.
+func (f *flow) goesOn(n *Node, k *Task) bool {
+	switch n.Kind {
+	case eventlog.Process, eventlog.Parallel:
+		return true
+	case eventlog.Decide:
+		return k.Choice != ""
+	case eventlog.Dynamic:
+		return len(k.Choices) > 0
+	case eventlog.ForEach:
+		return !k.Collect && f.i.ItemsOf(k.Path) != nil
+	}
+	return false
+}
+
+// restart starts the handler or wait of a node again, or its deadline.
+func (f *flow) restart(pl place, k *Task) {
+	switch {
+	case k.Collect:
+		f.collect(pl)
+	case f.goesOn(pl.n, k) && pl.n.Deadline == 0 && !pl.n.DeadlineAt:
+		f.note(pl, Executing)
+	default:
+		f.start(pl)
+	}
 }
 
 // reopen makes a failed instance go on: its failed and stopped tasks start again, the nodes
 // around them are no longer ended.
 func (f *flow) reopen() {
-	for _, k := range f.i.Tasks {
-		if k.Status != Failure && k.Status != Stopped {
+	for _, items := range f.i.Items {
+		for k := range items.Values {
+			if s := itemStatus(items.States[k]); s == Failure || s == Stopped {
+				f.noteAt(items.Path+pathIndex(k), eventlog.Process, Executing)
+			}
+		}
+	}
+	for k := range f.i.Tasks {
+		t := &f.i.Tasks[k]
+		if t.Status != Failure && t.Status != Stopped {
 			continue
 		}
-		n := f.plan.Node(k.Path)
-		if n == nil || n.absorbed(f) {
-			continue
-		}
-		if n.isComposite() && (n.Kind != eventlog.Decide || k.Choice != "") {
-			f.note(n, Executing)
-		} else {
-			f.start(n)
+		if pl, ok := f.plan.place(t.Path); ok && (t.Over || !f.absorbed(pl)) {
+			f.restart(pl, t)
 		}
 	}
 }
@@ -259,27 +529,29 @@ func (f *flow) reopen() {
 // again starts failed tasks whose failure did not come to anything: the instance froze before
 // it failed with them. It says whether there are any.
 func (f *flow) again() (any bool) {
-	for _, k := range f.i.Tasks {
-		n := f.plan.Node(k.Path)
-		if k.Status != Failure && k.Status != Stopped || n.isComposite() && (n.Kind != eventlog.Decide || k.Choice != "") || !f.pending(n) {
+	for k := range f.i.Tasks {
+		t := &f.i.Tasks[k]
+		pl, ok := f.plan.place(t.Path)
+		if !ok || pl.n.attached || t.Status != Failure && t.Status != Stopped || f.goesOn(pl.n, t) || !f.pending(pl) {
 			continue
 		}
 		any = true
-		for p := n.parent; p != nil; p = p.parent {
+		for p := pl; p.n.parent.parent != nil; {
+			p = p.parent()
 			if s := f.status(p); s == Failure || s == Stopped {
 				f.note(p, Executing)
 			}
 		}
-		f.start(n)
+		f.restart(pl, t)
 	}
 	return any
 }
 
 // pending says that nothing around a failed node goes on without it.
-func (f *flow) pending(n *Node) bool {
-	for b := n; b.parent != nil; b = b.parent {
-		s, p := f.status(b), b.parent
-		if b != n && (s == Completed || s == Skipped) || s == Failure && (b.Continue || (p.Any || p.WaitAll) && f.others(p, b)) {
+func (f *flow) pending(pl place) bool {
+	for b := pl; b.n.parent != nil; b = b.parent() {
+		s, p := f.status(b), b.parent()
+		if b.path != pl.path && (s == Completed || s == Skipped) || s == Failure && (b.n.Continue || p.n.joins() && (p.n.Any || p.n.WaitAll) && f.others(p, b)) {
 			return false
 		}
 	}
@@ -288,82 +560,113 @@ func (f *flow) pending(n *Node) bool {
 
 // resume starts what should execute below a node when nothing does, and says whether the node
 // has ended.
-func (f *flow) resume(n *Node) (ended bool) {
+func (f *flow) resume(pl place) (ended bool) {
+	n := pl.n
 	if n.Kind == eventlog.Process {
-		if f.finished(n) {
-			return true
+		return f.resumeProcess(pl)
+	}
+	k := f.task(pl.path)
+	switch {
+	case f.finished(pl):
+		return true
+	case k == nil || k.Status != Executing && k.Status != Stopped && k.Status != Failure || !f.goesOn(n, k):
+		f.begin(pl)
+		return false
+	case n.Kind == eventlog.Decide:
+		for c := range n.Nodes {
+			if n.Nodes[c].name() == k.Choice {
+				ended = f.resume(pl.child(c))
+			}
 		}
-		for k := range n.Nodes {
-			if !f.resume(&n.Nodes[k]) {
+	case n.Kind == eventlog.Dynamic:
+		for c := range k.Choices {
+			if !f.resume(pl.item(c)) {
 				return false
 			}
 		}
-		return true
-	}
-	k := f.i.Task(n.Path)
-	switch {
-	case f.finished(n):
-		return true
-	case n.Kind == eventlog.Parallel && k != nil && k.Status == Executing:
+		ended = true
+	case n.Kind == eventlog.ForEach:
+		f.resumeItems(pl)
+		return f.status(pl) == Completed
+	default:
 		ended = true
 		for c := range n.Nodes {
-			b := &n.Nodes[c]
+			b := pl.child(c)
 			switch {
 			case f.finished(b):
 			case !f.resume(b):
 				ended = false
-			case b.Kind == eventlog.Process:
+			case b.n.Kind == eventlog.Process:
 				f.note(b, Completed)
 			}
 		}
-	case n.Kind == eventlog.Decide && k != nil && k.Choice != "":
-		for c := range n.Nodes {
-			if n.Nodes[c].name() == k.Choice {
-				ended = f.resume(&n.Nodes[c])
-			}
-		}
-	default:
-		f.begin(n)
-		return false
 	}
 	if ended {
-		f.note(n, Completed)
+		f.note(pl, Completed)
 	}
 	return ended
 }
 
-// absorbed says that a failed node is behind the flow: it was allowed to fail, or a node
-// around it has ended.
-func (n *Node) absorbed(f *flow) bool {
-	if n.Continue && f.status(n) == Failure {
+func (f *flow) resumeProcess(pl place) (ended bool) {
+	if f.finished(pl) {
 		return true
 	}
-	for p := n.parent; p != nil && p.parent != nil; p = p.parent {
-		if s := f.status(p); s == Completed || s == Skipped || p.Continue && s == Failure {
-			return true
+	if pl.n.item && pl.n.parent.Kind == eventlog.Dynamic {
+		c, ok := pl.chosen(f.choices(pl.parent().path))
+		return !ok || f.resume(c)
+	}
+	for k := range pl.n.Nodes {
+		if !f.resume(pl.child(k)) {
+			return false
 		}
 	}
-	return false
+	if pl.n.tracked() && f.status(pl) == Executing {
+		f.note(pl, Completed)
+	}
+	return true
 }
 
-// period and end of an Every, from its computed value.
-func parseEvery(value string) (period, until int64) {
-	p, u, _ := strings.Cut(value, "/")
-	period, _ = strconv.ParseInt(p, 10, 64)
-	until, _ = strconv.ParseInt(u, 10, 64)
-	return period, until
+// resumeItems does for the runs of a ForEach what resume does for a node.
+func (f *flow) resumeItems(pl place) {
+	running := 0
+	for k := range f.count(pl) {
+		c := pl.item(k)
+		if f.status(c) != Executing {
+			continue
+		}
+		if f.resume(c) {
+			f.note(c, Completed)
+		} else {
+			running++
+		}
+	}
+	if running == 0 || pl.n.Concurrency == 0 || running < pl.n.Concurrency {
+		f.resumeJoin(pl)
+	}
 }
 
-// nextTick is the next time of an Every after a start at since: missed periods are left out.
-// It is 0 while the period is not known.
-func nextTick(value string, since, now int64) int64 {
-	period, _ := parseEvery(value)
-	if period <= 0 {
-		return 0
+// resumeJoin begins what is left of a ForEach, or ends it, without telling its parent.
+func (f *flow) resumeJoin(pl place) {
+	running := 0
+	for k := range f.count(pl) {
+		c := pl.item(k)
+		if s := f.status(c); s == "" && (pl.n.Concurrency == 0 || running < pl.n.Concurrency) {
+			f.begin(c)
+			running++
+		} else if s == "" || s == Executing {
+			running++
+		}
 	}
-	next := since + period
-	if next <= now {
-		next = now + period - (now-since)%period
+	switch {
+	case running > 0:
+	case pl.n.Collect:
+		f.collect(pl)
+	default:
+		f.note(pl, Completed)
 	}
-	return next
+}
+
+// unfinishedOver says whether a listener behind the flow still works on a message.
+func (i *Instance) unfinishedOver() bool {
+	return slices.ContainsFunc(i.Tasks, func(k Task) bool { return k.Over && k.Status == Executing })
 }

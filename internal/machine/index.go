@@ -11,7 +11,7 @@ import (
 // state when its time comes.
 type Due struct {
 	At      int64
-	Type    eventlog.RequestType // Timer, ExpireBuffer, ExpireKept or Forget
+	Type    eventlog.RequestType // Timer, ExpireBuffer, ExpireKept, Forget or Outlived
 	ID      string
 	Key     eventlog.KeyRef // ExpireKept
 	Path    string
@@ -42,10 +42,25 @@ func (i *Instance) Dues() []Due {
 			l = append(l, Due{At: b.Expires, Type: ExpireBuffer, ID: i.ID, Act: b.Seq, Msg: b.Msg})
 		}
 	}
-	if len(i.Refused) > 0 {
-		l = append(l, Due{At: i.Refused[0].At + answerMemory, Type: Forget, ID: i.ID})
+	if i.DeleteAt > 0 && i.Terminal() && i.Quarantined == "" {
+		l = append(l, Due{At: i.DeleteAt, Type: Outlived, ID: i.ID, Run: i.Run})
+	}
+	if at := i.forgetAt(); at > 0 {
+		l = append(l, Due{At: at, Type: Forget, ID: i.ID})
 	}
 	return l
+}
+
+// forgetAt is when the oldest remembered answer is past its time; those of applied calls count
+// when the instance was deleted. 0 = there is none.
+func (i *Instance) forgetAt() (at int64) {
+	if len(i.Refused) > 0 {
+		at = i.Refused[0].At + answerMemory
+	}
+	if i.Run == 0 && len(i.Applied) > 0 && (at == 0 || i.Applied[0].At+answerMemory < at) {
+		at = i.Applied[0].At + answerMemory
+	}
+	return at
 }
 
 // Due is the kept message's entry of the due index.
@@ -104,9 +119,16 @@ func (i *Instance) WaitsFor(plan *Plan, path string) string {
 	}
 	switch t.Phase {
 	case Inside:
+		if t.Due > 0 {
+			return "its deadline is " + clock(t.Due)
+		}
 		return ""
 	case Waiting:
 		switch {
+		case t.Kind == eventlog.Monitor && t.Due == 0:
+			return "watches; its time has no value yet, since " + since
+		case t.Kind == eventlog.Monitor:
+			return "watches; runs at " + clock(t.Due)
 		case t.Kind == eventlog.At && t.Due == 0:
 			return "waits for a time that has no value yet, since " + since
 		case t.Kind == eventlog.At:

@@ -62,7 +62,7 @@ func (t *Turn) subscriptions(plan *Plan, i *Instance, e *eventlog.Event) {
 			continue
 		}
 		e.Subs = append(e.Subs, k)
-		subs = append(subs, t.toKey(k, eventlog.Request{Type: eventlog.Subscribe, ID: i.ID, Run: e.Run, Act: e.Seq}))
+		subs = append(subs, t.toKey(k, eventlog.Request{Type: eventlog.Subscribe, ID: i.ID, Run: e.Run, Act: e.Seq, Sole: plan.one(k)}))
 	}
 	if s.Rules.UnsubscribeLast {
 		e.Out = slices.Concat(back, e.Out, subs, unsubs)
@@ -100,47 +100,52 @@ func (i *Instance) preview(e *eventlog.Event) *Instance {
 // wants are the keys that justify a subscription: those of listeners that wait, work, or
 // have not been reached, in plan order.
 func wants(plan *Plan, i *Instance) []eventlog.KeyRef {
-	if i.Terminal() || i.Quarantined != "" {
+	if i.Terminal() || i.Quarantined != "" || i.Stopping || i.FlowEnded {
 		return nil
 	}
 	var l []eventlog.KeyRef
-	for _, n := range plan.leaves {
-		if n.Kind != eventlog.Listen {
-			continue
+	plan.listeners(i, func(pl place) bool {
+		k := i.Task(pl.path)
+		if k == nil || k.Status == Executing || k.Status == Submitted || k.Status == Completed && pl.n.Reprocess {
+			if ref, ok := keyRef(pl, i); ok && !slices.Contains(l, ref) {
+				l = append(l, ref)
+			}
 		}
-		if k := i.Task(n.Path); k != nil && k.Status != Executing && k.Status != Submitted {
-			continue
-		}
-		ref, ok := keyRef(n, i)
-		if ok && !slices.Contains(l, ref) {
-			l = append(l, ref)
-		}
-	}
+		return true
+	})
 	return l
 }
 
-func keyRef(n *Node, i *Instance) (eventlog.KeyRef, bool) {
-	v := i.KeyValue(n.Path)
-	return eventlog.KeyRef{Topic: n.Topic, Key: n.Key, Value: v}, v != ""
+func keyRef(pl place, i *Instance) (eventlog.KeyRef, bool) {
+	v := i.KeyValue(pl.path)
+	return eventlog.KeyRef{Topic: pl.n.Topic, Key: pl.n.Key, Value: v}, v != ""
 }
 
-// takes is the listener that takes a message of the key now: waiting, first in plan order.
-func takes(plan *Plan, i *Instance, key eventlog.KeyRef) *Node {
-	if i.Evaluate != 0 {
-		return nil // the key may be about to move
+// listener is the first in plan order that has the key and that the function accepts.
+func listener(plan *Plan, i *Instance, key eventlog.KeyRef, accept func(pl place, k *Task) bool) (found place, ok bool) {
+	if i.Evaluate != 0 || i.Stopping || i.FlowEnded {
+		return found, false // the key may be about to move
 	}
-	for _, n := range plan.leaves {
-		if n.Kind != eventlog.Listen {
-			continue
+	plan.listeners(i, func(pl place) bool {
+		if pl.n.Topic != key.Topic || pl.n.Key != key.Key || !accept(pl, i.Task(pl.path)) {
+			return true
 		}
-		if k := i.Task(n.Path); k == nil || k.Status != Executing || k.Phase != Waiting {
-			continue
+		if ref, has := keyRef(pl, i); has && ref == key {
+			found, ok = pl, true
 		}
-		if ref, ok := keyRef(n, i); ok && ref == key {
-			return n
-		}
+		return !ok
+	})
+	return found, ok
+}
+
+// takes is the listener that takes a message of the key now: one that waits, else one that
+// has completed and works again on what comes later.
+func takes(plan *Plan, i *Instance, key eventlog.KeyRef) (place, bool) {
+	pl, ok := listener(plan, i, key, func(_ place, k *Task) bool { return k != nil && k.Status == Executing && k.Phase == Waiting })
+	if !ok {
+		pl, ok = listener(plan, i, key, func(pl place, k *Task) bool { return k != nil && k.Status == Completed && pl.n.Reprocess })
 	}
-	return nil
+	return pl, ok
 }
 
 func (t *Turn) toKey(k eventlog.KeyRef, r eventlog.Request) eventlog.Out {
@@ -159,13 +164,16 @@ func (t *Turn) deliverTo(i *Instance, r *eventlog.Request) string {
 	}
 	if subscribed {
 		plan := s.Plans[i.Plan]
-		if n := takes(plan, i, key); n != nil {
-			t.take(i, n, b, r.Oldest)
+		if pl, ok := takes(plan, i, key); ok {
+			t.take(i, pl, b, r.Oldest)
 			return OK
 		}
 		if i.buffered(key) < s.Rules.Limits.buffer() {
 			t.transit(i, &eventlog.Event{Type: eventlog.MessageBuffered, Topic: r.Topic, Key: r.Key, Value: r.Value,
 				Msg: r.Msg, Message: r.Message, Expires: r.Expires, Sole: r.Sole, Local: s.local(r.Value) && !r.Oldest})
+			if plan.skips {
+				t.settle(r.ID)
+			}
 			return OK
 		}
 		if !r.Oldest && !s.Rules.NoFull {
@@ -195,8 +203,8 @@ func (t *Turn) deliverTo(i *Instance, r *eventlog.Request) string {
 }
 
 // take hands a message to a listener.
-func (t *Turn) take(i *Instance, n *Node, b Buffered, again bool) {
-	e := &eventlog.Event{Type: eventlog.MessageReceived, Path: n.Path, Topic: b.Topic, Key: b.Key, Value: b.Value,
+func (t *Turn) take(i *Instance, pl place, b Buffered, again bool) {
+	e := &eventlog.Event{Type: eventlog.MessageReceived, Path: pl.path, Topic: b.Topic, Key: b.Key, Value: b.Value,
 		Msg: b.Msg, Message: b.Message, Again: again, Local: t.S.local(b.Value) && !again}
 	if slices.ContainsFunc(i.Buffer, func(x Buffered) bool { return x.Msg == b.Msg && x.KeyRef == b.KeyRef }) {
 		e.Message = nil // the fold has it
@@ -204,22 +212,43 @@ func (t *Turn) take(i *Instance, n *Node, b Buffered, again bool) {
 	t.transit(i, e)
 }
 
-// settle lets listeners take what was buffered for them.
+// settle lets listeners take what was buffered for them, and the flow skip to those for which
+// a message came before they were reached.
 func (t *Turn) settle(id string) {
 	i := t.S.Instances[id]
 	for i.active() && t.S.Frozen[id] == "" && len(i.Buffer) > 0 {
 		taken := false
 		for _, b := range i.Buffer {
-			if n := takes(t.S.Plans[i.Plan], i, b.KeyRef); n != nil {
-				t.take(i, n, b, true)
+			if pl, ok := takes(t.S.Plans[i.Plan], i, b.KeyRef); ok {
+				t.take(i, pl, b, true)
 				taken = true
 				break
 			}
 		}
-		if !taken {
+		if !taken && !t.skipTo(i) {
 			return
 		}
 	}
+}
+
+// skipTo lets the flow skip to a listener for which a message came early, if there is one.
+func (t *Turn) skipTo(i *Instance) bool {
+	plan := t.S.Plans[i.Plan]
+	if !plan.skips {
+		return false
+	}
+	for _, b := range i.Buffer {
+		pl, ok := listener(plan, i, b.KeyRef, func(pl place, k *Task) bool { return k == nil && pl.n.SkipTo != "" })
+		if !ok {
+			continue
+		}
+		e := &eventlog.Event{Type: eventlog.SkippedTo, Path: pl.path, Msg: b.Msg}
+		if f := t.flow(plan, i, e); f.skipTo(pl) {
+			t.transit(i, e)
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Turn) expireBuffer(i *Instance, r *eventlog.Request) string {

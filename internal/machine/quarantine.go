@@ -65,7 +65,8 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 		}
 		executing = true
 		if k.Phase != Waiting {
-			f.start(plan.Task(k.Path))
+			pl, _ := plan.place(k.Path)
+			f.restart(pl, &k)
 		}
 	}
 	if body.Status == Executing && f.again() {
@@ -73,7 +74,7 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	}
 	if body.Status == Executing && !executing {
 		// The fold failed between the end of a task and what follows from it.
-		f.done = f.resume(&plan.root)
+		f.done = f.resume(place{n: &plan.root})
 	}
 	if len(r.State) > 0 && body.Status == Executing { // the keys may be others now
 		e.Evaluate = plan.Computes()
@@ -134,9 +135,9 @@ func (b *Body) fits(plan *Plan) bool {
 func (n *Node) can(p Phase) bool {
 	switch p {
 	case Waiting:
-		return n.Kind == eventlog.Listen || n.Kind == eventlog.At || n.Kind == eventlog.Every
+		return n.Kind == eventlog.Listen || n.Kind == eventlog.At || n.Kind == eventlog.Every || n.Kind == eventlog.Monitor
 	case Inside:
-		return n.isComposite()
+		return n.isComposite() // a process only where it is tracked
 	}
 	return n.Kind != eventlog.Process && n.Kind != eventlog.Parallel
 }

@@ -52,7 +52,7 @@ func (s *scenario) request(f []string) (*part, eventlog.Request) {
 		case name == "record": // topic:key:value
 			p := strings.SplitN(value, ":", 3)
 			r.Record = &eventlog.Record{Topic: p[0], Partition: -1, Key: []byte(p[1]), Value: []byte(p[2])}
-		case slices.Contains([]string{"definition", "plan", "request", "reason", "error", "key", "value", "choice"}, name):
+		case slices.Contains([]string{"definition", "plan", "request", "reason", "error", "key", "value", "choice", "stop"}, name):
 			set(name, value)
 		default:
 			if p := s.w.current["Pair"]; p != nil {
@@ -113,6 +113,8 @@ func (s *scenario) fill(r *eventlog.Request, given map[string]bool) {
 		r.Run = i.Run
 	}
 	if !given["base"] && (r.Type == eventlog.Result || r.Type == eventlog.Evaluated) {
-		r.Base = i.ParamsSeq
+		if r.Base = i.LastParams(); r.Type == eventlog.Result {
+			_, r.Base = i.ParamsAt(r.Path)
+		}
 	}
 }

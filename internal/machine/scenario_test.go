@@ -172,6 +172,24 @@ func (s *scenario) addPlan(name string, tasks []string) {
 				n.WaitAll = true
 			case name == "continue":
 				n.Continue = true
+			case name == "reprocess":
+				n.Reprocess = true
+			case name == "one":
+				n.One = true
+			case name == "collect":
+				n.Collect = true
+			case name == "deadlineat":
+				n.DeadlineAt = true
+			case name == "deadlinefails":
+				n.DeadlineFails = true
+			case name == "deadline":
+				n.Deadline = s.ms(value)
+			case name == "goto":
+				n.Goto, n.Gotos = value, 2
+			case name == "skipto":
+				n.SkipTo = value
+			case name == "concurrency":
+				n.Concurrency = s.number(value)
 			case name == "topic":
 				n.Topic = value
 			case name == "key":
@@ -204,10 +222,21 @@ func (s *scenario) addPlan(name string, tasks []string) {
 // insert puts a node below those that its path names; processes need no line of their own.
 func insert(nodes []Node, prefix string, n Node) []Node {
 	first, _, inside := strings.Cut(strings.TrimPrefix(n.Path, prefix), "/")
+	last := len(nodes) - 1
+	if at := strings.IndexByte(first, '@'); at >= 0 { // of a process that has no line
+		if last < 0 || nodes[last].Path != prefix+first[:at] {
+			nodes, last = append(nodes, Node{Path: prefix + first[:at], Kind: eventlog.Process}), last+1
+		}
+		nodes[last].Attached = append(nodes[last].Attached, n)
+		return nodes
+	}
+	if of, item := strings.CutSuffix(first, "[]"); item && last >= 0 && nodes[last].Path == prefix+of {
+		nodes[last].Nodes = insert(nodes[last].Nodes, prefix, n)
+		return nodes
+	}
 	if !inside {
 		return append(nodes, n)
 	}
-	last := len(nodes) - 1
 	if last < 0 || nodes[last].Path != prefix+first {
 		nodes = append(nodes, Node{Path: prefix + first, Kind: eventlog.Process})
 		last++

@@ -146,7 +146,8 @@ func (h *history) ends(i *Instance) error {
 				}
 				return nil
 			}
-			ref, _ := keyRef(plan.Task(k.Path), i)
+			pl, _ := plan.place(k.Path)
+			ref, _ := keyRef(pl, i)
 			if i.buffered(ref) > 0 {
 				return fmt.Errorf("instance %s waits for what it has in its buffer: %s", i.ID, mustMarshal(i))
 			}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -28,7 +29,7 @@ const (
 	Waiting  Phase = "waiting"  // for a message
 	Running  Phase = "running"  // its handler
 	Retrying Phase = "retrying" // for the time of its next attempt
-	Inside   Phase = "inside"   // a node of its own: a Parallel, or a Decide that has chosen
+	Inside   Phase = "inside"   // a node of its own: a Parallel, a Decide that has chosen, a process with a deadline
 )
 
 // Task is a task that was started.
@@ -46,6 +47,10 @@ type Task struct {
 	Cuts        int               `json:"cuts,omitempty"`        // interruptions that count
 	Interrupted int               `json:"interrupted,omitempty"` // all interruptions
 	Choice      string            `json:"choice,omitempty"`      // of a Decide
+	Choices     []string          `json:"choices,omitempty"`     // of a Dynamic
+	Items       int               `json:"items,omitempty"`       // of a ForEach: how many
+	Collect     bool              `json:"collect,omitempty"`     // of a ForEach: its runs have ended
+	Over        bool              `json:"over,omitempty"`        // the flow has gone on behind it: the listener works again
 	Error       string            `json:"error,omitempty"`       // of the last attempt
 	Msg         uint64            `json:"msg,omitempty"`         // message that the listener works on
 	Message     *eventlog.Message `json:"message,omitempty"`
@@ -95,14 +100,26 @@ type Body struct {
 	Params     json.RawMessage    `json:"params,omitempty"`
 	ParamsSeq  uint64             `json:"paramsSeq,omitempty"` // event that changed Params last
 	Keys       []eventlog.TaskKey `json:"keys,omitempty"`      // by path
+	Items      []Items            `json:"items,omitempty"`     // of each ForEach that runs
+	ItemsSeq   uint64             `json:"itemsSeq,omitempty"`  // event that changed parameters of an item last
 	Evaluate   uint64             `json:"evaluate,omitempty"`  // seq of the event since which the keys must be computed; 0 = known
+	Jumps      []Jump             `json:"jumps,omitempty"`     // by path
 	Tasks      []Task             `json:"tasks,omitempty"`     // in the order of their first start
 	Created    int64              `json:"created,omitempty"`
 	Updated    int64              `json:"updated,omitempty"`
 	Ended      int64              `json:"ended,omitempty"`
 	Error      string             `json:"error,omitempty"`
 	FailedPath string             `json:"failedPath,omitempty"`
-	Reason     string             `json:"reason,omitempty"` // of a stop
+	Reason     string             `json:"reason,omitempty"`    // of a stop
+	Stopping   bool               `json:"stopping,omitempty"`  // on-stop handlers run
+	FlowEnded  bool               `json:"flowEnded,omitempty"` // only listeners that work again are left
+	DeleteAt   int64              `json:"deleteAt,omitempty"`  // when the ended instance is deleted; 0 = by a call
+}
+
+// Jump counts how often the flow of an instance went elsewhere when a node had failed.
+type Jump struct {
+	Path  string `json:"path"` // of the node
+	Count int    `json:"count"`
 }
 
 // Instance is the state of an instance id. Run 0 means that it never ran and only answers
@@ -140,12 +157,11 @@ func (i *Instance) Task(path string) *Task {
 
 // KeyValue is the value of a listener's key; "" when there is none.
 func (i *Instance) KeyValue(path string) string {
-	for _, k := range i.Keys {
-		if k.Path == path {
-			return k.Value
-		}
+	at, found := slices.BinarySearchFunc(i.Keys, i.keyPath(path), func(k eventlog.TaskKey, path string) int { return strings.Compare(k.Path, path) })
+	if !found {
+		return ""
 	}
-	return ""
+	return i.Keys[at].Value
 }
 
 func (i *Instance) subscription(k eventlog.KeyRef) uint64 {
@@ -168,10 +184,12 @@ func (i *Instance) buffered(k eventlog.KeyRef) (n int) {
 
 // Waiter is a subscription at its correlation key.
 type Waiter struct {
-	N   uint64 `json:"n"` // of SubscriptionAdded: the order of waiters
-	ID  string `json:"id"`
-	Run uint64 `json:"run"`
-	Act uint64 `json:"act"`
+	N     uint64 `json:"n"` // of SubscriptionAdded: the order of waiters
+	ID    string `json:"id"`
+	Run   uint64 `json:"run"`
+	Act   uint64 `json:"act"`
+	One   bool   `json:"one,omitempty"`   // a message that it takes goes to nobody else
+	Given int    `json:"given,omitempty"` // messages that it was given alone
 }
 
 // Kept is a message that nobody took yet.

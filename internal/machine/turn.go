@@ -16,6 +16,7 @@ const (
 	ExpireKept   eventlog.RequestType = "ExpireKept"   // Topic, Key, Value, Msg
 	ExpireBuffer eventlog.RequestType = "ExpireBuffer" // ID, Act: seq of its MessageBuffered
 	Forget       eventlog.RequestType = "Forget"       // ID: answers past their time
+	Outlived     eventlog.RequestType = "Outlived"     // ID, Run, Expires: an ended instance past its time
 )
 
 // Answers of calls and results.
@@ -24,6 +25,7 @@ const (
 	Exists          = "exists"     // Start: the id has run already
 	Terminal        = "terminal"   // the instance has ended
 	NotFailed       = "not failed" // Retry of an instance that did not fail
+	NotEnded        = "not ended"  // Delete of an instance that runs
 	NotFound        = "not found"
 	Expired         = "expired" // too old to know whether it was applied; not applied now
 	Ahead           = "ahead"   // made more than a minute in the future
@@ -126,7 +128,7 @@ func (t *Turn) Decide(r *eventlog.Request) (answer string) {
 		}
 	}
 	switch r.Type {
-	case eventlog.StartInstance, eventlog.StopInstance, eventlog.RetryInstance, eventlog.ReleaseInstance:
+	case eventlog.StartInstance, eventlog.StopInstance, eventlog.RetryInstance, eventlog.ReleaseInstance, eventlog.DeleteInstance:
 		return t.call(r)
 	case eventlog.Deliver, eventlog.Subscribe, eventlog.Unsubscribe, eventlog.Returned, eventlog.Ack, FanOut, ExpireKept:
 		return t.correlate(r)
@@ -154,6 +156,8 @@ func (t *Turn) Decide(r *eventlog.Request) (answer string) {
 		return t.hasRun(i, r)
 	case ExpireBuffer:
 		return t.expireBuffer(i, r)
+	case Outlived:
+		return t.outlived(i, r)
 	}
 	return Ignored
 }
