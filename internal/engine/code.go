@@ -17,9 +17,9 @@ type Code struct {
 	// Keys gives what is computed from encoded parameters (eventlog.TaskKey): the correlation
 	// keys of all listeners, the times of At, the periods of Every; "" where there is none
 	// yet. nil when nothing of the plan is computed.
-	Keys func(params json.RawMessage) ([]eventlog.TaskKey, error)
+	Keys Keys
 	// KeysUnder gives those of a node and what is inside it. nil as Keys.
-	KeysUnder func(path string) func(params json.RawMessage) ([]eventlog.TaskKey, error)
+	KeysUnder func(path string) Keys
 	// Messages gives the key values of a message, by topic and key name.
 	Messages map[TopicKey]MessageKeys
 	// Begins says where their relays begin; BeginYoung unless it says otherwise.
@@ -52,16 +52,21 @@ type Attempt struct {
 	Attempt    int
 	// IdempotencyKey is the same for all attempts of this activation of the task.
 	IdempotencyKey string
-	Params         json.RawMessage
+	Params         json.RawMessage   // in a ForEach those of the item
 	Message        *eventlog.Message // of a listener
+	Item           int               // in a ForEach, from 0; else -1
+	Collect        bool              // a ForEach whose items have ended
+	Items          []json.RawMessage // their parameters then
 }
 
 // Outcome is what a handler that returned no error did.
 type Outcome struct {
-	Patch  json.RawMessage  // merge patch of the changed top-level parameters; nil = none
-	More   bool             // a listener wants another message, an Every another run
-	Choice string           // of a Decide: the branch; "" = none
-	Record *eventlog.Record // of a Command; Partition -1 = by key
+	Patch   json.RawMessage   // merge patch of the changed top-level parameters; nil = none
+	More    bool              // a listener wants another message, an Every another run
+	Choice  string            // of a Decide: the branch; "" = none
+	Choices []string          // of a Dynamic: processes, in order
+	Items   []json.RawMessage // of a ForEach: parameters of each run
+	Record  *eventlog.Record  // of a Command; Partition -1 = by key
 }
 
 // Causes with which a handler's context ends.
@@ -76,6 +81,12 @@ var (
 type TerminalError interface {
 	error
 	TerminalError() bool
+}
+
+// StopError asks for the end of the instance, with the reason.
+type StopError interface {
+	error
+	StopReason() string
 }
 
 // RetryAfterError asks for a delay before the next attempt, in milliseconds.

@@ -17,7 +17,7 @@ func compose(p *machine.Plan, codes []*Code) *Code {
 	codes = slices.Clone(codes)
 	slices.SortStableFunc(codes, func(a, b *Code) int { return b.Plan.Version - a.Plan.Version })
 	out := &Code{Plan: p, Handlers: map[string]Handler{}}
-	var parts []func(json.RawMessage) ([]eventlog.TaskKey, error)
+	var parts []Keys
 	var take func(nodes []machine.Node) bool
 	take = func(nodes []machine.Node) bool {
 		for k := range nodes {
@@ -43,9 +43,9 @@ func compose(p *machine.Plan, codes []*Code) *Code {
 		return nil
 	}
 	if p.Computes() {
-		out.Keys = func(params json.RawMessage) (all []eventlog.TaskKey, err error) {
+		out.Keys = func(scope string, params json.RawMessage) (all []eventlog.TaskKey, err error) {
 			for _, part := range parts {
-				keys, err := part(params)
+				keys, err := part(scope, params)
 				if err != nil {
 					return nil, err
 				}
@@ -75,12 +75,21 @@ func source(n *machine.Node, codes []*Code) (*Code, string) {
 // long messages are kept, which is the longest time of all listeners of its definition; and
 // without what options may have changed of it that have no code.
 func bare(n *machine.Node) []byte {
+	top := n.Path
 	var cut func(n machine.Node, prefix int) machine.Node
 	cut = func(n machine.Node, prefix int) machine.Node {
 		n.Path, n.From, n.TTL = n.Path[prefix:], "", 0
-		n.Nodes = slices.Clone(n.Nodes)
+		for _, path := range []*string{&n.Goto, &n.SkipTo} {
+			if *path != "" {
+				*path = strings.TrimPrefix(*path, top)
+			}
+		}
+		n.Nodes, n.Attached = slices.Clone(n.Nodes), slices.Clone(n.Attached)
 		for k := range n.Nodes {
 			n.Nodes[k] = cut(n.Nodes[k], prefix)
+		}
+		for k := range n.Attached {
+			n.Attached[k] = cut(n.Attached[k], prefix)
 		}
 		return n
 	}
@@ -100,9 +109,15 @@ func Within(path, node string) bool {
 }
 
 // moved gives computed values the paths that they have in another plan.
-func moved(of func(json.RawMessage) ([]eventlog.TaskKey, error), from, to string) func(json.RawMessage) ([]eventlog.TaskKey, error) {
-	return func(params json.RawMessage) ([]eventlog.TaskKey, error) {
-		keys, err := of(params)
+func moved(of Keys, from, to string) Keys {
+	return func(scope string, params json.RawMessage) ([]eventlog.TaskKey, error) {
+		if scope != "" {
+			if !Within(scope, to) {
+				return nil, nil
+			}
+			scope = from + scope[len(to):]
+		}
+		keys, err := of(scope, params)
 		for k := range keys {
 			keys[k].Path = to + keys[k].Path[len(from):]
 		}

@@ -94,7 +94,10 @@ type job struct {
 	definition string
 	plan       string
 	params     []byte
-	base       uint64 // seq of the parameters
+	base       uint64          // seq of the parameters
+	scope      string          // path of the item whose parameters these are
+	items      []machine.Items // of a ForEach whose items have ended; to compute keys: all
+	collect    bool            // the items of a ForEach have ended
 	message    *eventlog.Message
 	due        int64 // when the attempt times out; 0 = never
 }

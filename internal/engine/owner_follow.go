@@ -111,30 +111,54 @@ func (o *owner) reconcile(i *machine.Instance) {
 		return
 	}
 	var still []jobKey
+	wanted, known := setOf(works), map[machine.Work]bool{}
 	for _, k := range running {
-		if k.run == i.Run && slices.Contains(works, k.work) {
+		if k.run == i.Run && wanted[k.work] {
 			still = append(still, k)
+			known[k.work] = true
 		} else {
 			o.effects.cancel = append(o.effects.cancel, k)
 		}
 	}
 	for _, w := range works {
-		k := jobKey{i.ID, i.Run, w}
-		if slices.Contains(still, k) {
+		if known[w] {
 			continue
 		}
+		k := jobKey{i.ID, i.Run, w}
 		still = append(still, k)
-		j := job{key: k, definition: i.Definition, plan: i.Plan, params: i.Params, base: i.ParamsSeq}
-		if t := i.Task(w.Path); t != nil {
-			j.message, j.due = t.Message, t.Due
-		}
-		o.effects.start = append(o.effects.start, j)
+		o.effects.start = append(o.effects.start, jobOf(i, k))
 	}
 	if len(still) == 0 {
 		delete(o.running, i.ID)
 	} else {
 		o.running[i.ID] = still
 	}
+}
+
+// jobOf is the user code that a work of an instance wants.
+func jobOf(i *machine.Instance, k jobKey) job {
+	j := job{key: k, definition: i.Definition, plan: i.Plan, scope: i.Scope(k.work.Path)}
+	if k.work.Path == "" {
+		j.params, j.base, j.items = i.Params, i.LastParams(), i.Items
+		return j
+	}
+	j.params, j.base = i.ParamsAt(k.work.Path)
+	if t := i.Task(k.work.Path); t != nil {
+		j.message, j.due = t.Message, t.Due
+		if x := i.ItemsOf(k.work.Path); t.Collect && x != nil {
+			j.items = []machine.Items{*x}
+		}
+		j.collect = t.Collect
+	}
+	return j
+}
+
+func setOf(works []machine.Work) map[machine.Work]bool {
+	set := make(map[machine.Work]bool, len(works))
+	for _, w := range works {
+		set[w] = true
+	}
+	return set
 }
 
 // scanned compares the due index with what is in memory: it should find nothing new but what

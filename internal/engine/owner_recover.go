@@ -292,7 +292,7 @@ func (o *owner) take(r result) error {
 			if err := decodeRow(row.Value, &w); err != nil {
 				return err
 			}
-			ks.Waiters = append(ks.Waiters, machine.Waiter{N: lastUint64(row.Key), ID: w.ID, Run: w.Run, Act: w.Act})
+			ks.Waiters = append(ks.Waiters, machine.Waiter{N: lastUint64(row.Key), ID: w.ID, Run: w.Run, Act: w.Act, One: w.One, Given: w.Given})
 		}
 		for _, row := range r.kept[k] {
 			var m keptRow

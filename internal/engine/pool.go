@@ -32,7 +32,16 @@ type pool struct {
 	jobs   map[jobID]*poolJob
 	queue  []*poolJob // wait for a slot
 	active int
+	limits map[limit]*limited
 	missed map[string]bool // plans whose code was missed, and said so
+}
+
+// limit is a task whose handlers may not all run at once; see machine.Node.Concurrency.
+type limit struct{ plan, path string }
+
+type limited struct {
+	running int
+	queue   []*poolJob // wait for one of these to end
 }
 
 type jobID struct {
@@ -73,7 +82,7 @@ type poolJob struct {
 }
 
 func newPool(slots int, logger *slog.Logger, code func(string) *Code, deliver func(int32, unit)) *pool {
-	return &pool{slots: slots, logger: logger, code: code, deliver: deliver, jobs: map[jobID]*poolJob{}, missed: map[string]bool{}}
+	return &pool{slots: slots, logger: logger, code: code, deliver: deliver, jobs: map[jobID]*poolJob{}, limits: map[limit]*limited{}, missed: map[string]bool{}}
 }
 
 // start runs a job as soon as a slot is free. A job that is known already is left alone.
@@ -144,13 +153,13 @@ func (p *pool) work(ctx context.Context) {
 		x := p.queue[0]
 		p.queue[0] = nil
 		p.queue = p.queue[1:]
-		if x.unwanted {
+		code := p.code(x.job.plan)
+		if x.unwanted || !p.admit(code, x) {
 			p.mu.Unlock()
 			continue
 		}
 		jobCtx, cancel := context.WithCancelCause(ctx)
 		x.state, x.since, x.cancel = jobRunning, time.Now(), cancel
-		code := p.code(x.job.plan)
 		p.mu.Unlock()
 
 		r := run(jobCtx, code, x.job)
@@ -163,11 +172,63 @@ func (p *pool) work(ctx context.Context) {
 			p.handler(x.job.definition, r.Path, time.Since(x.since), r.OK)
 		}
 
+		p.leave(code, x)
 		kept := p.ended(x, r, context.Cause(jobCtx))
 		cancel(nil)
 		if kept {
 			p.deliver(x.id.partition, resultUnit(x))
 		}
+	}
+}
+
+// limitOf is the limit that a job counts against, and how many may run; 0 = there is none.
+func limitOf(code *Code, x *poolJob) (limit, int) {
+	path := machine.Pattern(x.id.key.work.Path)
+	if n := code.Plan.Task(path); n != nil && n.Kind != eventlog.ForEach {
+		return limit{x.job.plan, path}, n.Concurrency
+	}
+	return limit{}, 0
+}
+
+// admit sets a job aside whose task has as many handlers at work as it may. Needs mu.
+func (p *pool) admit(code *Code, x *poolJob) bool {
+	at, most := limitOf(code, x)
+	if most == 0 {
+		return true
+	}
+	l := p.limits[at]
+	if l == nil {
+		l = &limited{}
+		p.limits[at] = l
+	}
+	if l.running >= most {
+		l.queue = append(l.queue, x)
+		return false
+	}
+	l.running++
+	return true
+}
+
+// leave lets the next job of the task run, before all others: it has waited for longer.
+func (p *pool) leave(code *Code, x *poolJob) {
+	at, most := limitOf(code, x)
+	if most == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.limits[at]
+	l.running--
+	for len(l.queue) > 0 {
+		next := l.queue[0]
+		l.queue = l.queue[1:]
+		if !next.unwanted {
+			p.queue = slices.Insert(p.queue, 0, next)
+			return
+		}
+	}
+	if l.running == 0 {
+		delete(p.limits, at)
 	}
 }
 
@@ -225,7 +286,7 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		}
 	}()
 	if r.Path == "" {
-		keys, err := correlationKeys(code, j.params)
+		keys, err := code.Keys.all(j.params, j.items)
 		if err != nil {
 			r.Error = "functions of the parameters: " + err.Error()
 			return r
@@ -238,28 +299,14 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		ctx, cancel = context.WithDeadlineCause(ctx, time.UnixMilli(j.due), ErrAttemptTimeout)
 		defer cancel()
 	}
-	out, err := code.Handlers[r.Path](ctx, Attempt{Definition: j.definition, Instance: r.ID, Run: r.Run, Path: r.Path, Act: r.Act, Attempt: r.Attempt,
-		IdempotencyKey: IdempotencyKey(r.ID, r.Run, r.Path, r.Act), Params: j.params, Message: j.message})
+	out, err := code.Handlers[machine.Pattern(r.Path)](ctx, j.attempt())
 	if err != nil {
-		r.Error = err.Error()
-		if errors.Is(context.Cause(ctx), ErrAttemptTimeout) {
-			r.Error = "timed out: " + r.Error
-		}
-		if t, ok := errors.AsType[TerminalError](err); ok {
-			r.Terminal = t.TerminalError()
-		}
-		if t, ok := errors.AsType[RetryAfterError](err); ok {
-			r.RetryAfter = t.RetryAfter()
-		}
+		explain(ctx, &r, err)
 		return r
 	}
-	r.OK, r.Params, r.More, r.Record, r.Choice = true, out.Patch, out.More, out.Record, out.Choice
+	r.OK, r.Params, r.More, r.Record, r.Choice, r.Choices, r.Items = true, out.Patch, out.More, out.Record, out.Choice, out.Choices, out.Items
 	if code.Keys != nil {
-		params := j.params
-		if len(out.Patch) > 0 {
-			params = machine.MergePatch(j.params, out.Patch)
-		}
-		keys, err := correlationKeys(code, params)
+		keys, err := code.Keys.computed(j, out)
 		if err != nil {
 			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
 			r.Error = "functions of the parameters: " + err.Error()
@@ -270,15 +317,36 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 	return r
 }
 
-// correlationKeys calls the functions that give the listeners' keys.
-func correlationKeys(code *Code, params []byte) ([]eventlog.TaskKey, error) {
-	keys, err := code.Keys(params)
-	for _, k := range keys {
-		if len(k.Value) > eventlog.MaxID {
-			return nil, fmt.Errorf("the key of %s has %d bytes, at most %d are allowed", k.Path, len(k.Value), eventlog.MaxID)
-		}
+// attempt is what the handler is told.
+func (j *job) attempt() Attempt {
+	k := j.key
+	a := Attempt{Definition: j.definition, Instance: k.instance, Run: k.run, Path: k.work.Path, Act: k.work.Act, Attempt: k.work.Attempt,
+		IdempotencyKey: IdempotencyKey(k.instance, k.run, k.work.Path, k.work.Act), Params: j.params, Message: j.message, Item: -1, Collect: j.collect}
+	if j.scope != "" {
+		a.Item = machine.ItemIndex(j.scope)
 	}
-	return keys, err
+	if j.collect && len(j.items) > 0 {
+		a.Items = j.items[0].Values
+	}
+	return a
+}
+
+// explain says in a result what a handler's error means.
+func explain(ctx context.Context, r *eventlog.Request, err error) {
+	r.Error = err.Error()
+	if s, ok := errors.AsType[StopError](err); ok {
+		r.OK, r.Error, r.Stop = true, "", cmp.Or(s.StopReason(), "stopped by "+r.Path)
+		return
+	}
+	if errors.Is(context.Cause(ctx), ErrAttemptTimeout) {
+		r.Error = "timed out: " + r.Error
+	}
+	if t, ok := errors.AsType[TerminalError](err); ok {
+		r.Terminal = t.TerminalError()
+	}
+	if t, ok := errors.AsType[RetryAfterError](err); ok {
+		r.RetryAfter = t.RetryAfter()
+	}
 }
 
 // end ends a job that is not wanted any more.
@@ -416,6 +484,9 @@ func (p *pool) drain() {
 		p.closed = ErrShutdown
 	}
 	p.queue = nil
+	for _, l := range p.limits {
+		l.queue = nil
+	}
 	for id, x := range p.jobs {
 		if x.state == jobQueued {
 			delete(p.jobs, id)

@@ -25,7 +25,7 @@ func orderCode(t *testing.T, version int, ttl time.Duration) *Code {
 		t.Fatal(err)
 	}
 	return &Code{Plan: plan,
-		Keys: func(params json.RawMessage) ([]eventlog.TaskKey, error) {
+		Keys: func(_ string, params json.RawMessage) ([]eventlog.TaskKey, error) {
 			var p struct{ Order string }
 			if err := json.Unmarshal(params, &p); err != nil {
 				return nil, err

@@ -26,9 +26,11 @@ type positionRow struct {
 }
 
 type waiterRow struct {
-	ID  string `json:"id"`
-	Run uint64 `json:"run"`
-	Act uint64 `json:"act"`
+	ID    string `json:"id"`
+	Run   uint64 `json:"run"`
+	Act   uint64 `json:"act"`
+	One   bool   `json:"one,omitempty"`
+	Given int    `json:"given,omitempty"`
 }
 
 type keptRow struct {
@@ -237,7 +239,7 @@ func row(s *machine.State, r machine.Row, b *projection.Batch) {
 	case machine.RowWaiter:
 		key := projection.AppendUint64(keyRefKey(r.Key), r.N)
 		if w := s.Keys[r.Key].Waiter(r.N); w != nil {
-			put(projection.KindSubscription, key, encodeRow(waiterRow{w.ID, w.Run, w.Act}))
+			put(projection.KindSubscription, key, encodeRow(waiterRow{w.ID, w.Run, w.Act, w.One, w.Given}))
 		} else {
 			del(projection.KindSubscription, key)
 		}

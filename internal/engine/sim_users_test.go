@@ -91,7 +91,7 @@ func simPlans() []*simPlan {
 }
 
 // keys are the values of the listeners' keys.
-func (x *simPlan) keys(params json.RawMessage) ([]eventlog.TaskKey, error) {
+func (x *simPlan) keys(_ string, params json.RawMessage) ([]eventlog.TaskKey, error) {
 	var v map[string]string
 	if err := json.Unmarshal(params, &v); err != nil {
 		return nil, err

@@ -161,7 +161,7 @@ func TestWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	waits := &Code{Plan: plan, Handlers: map[string]Handler{"P/l": func(context.Context, Attempt) (Outcome, error) { return Outcome{}, nil }},
-		Keys: func(json.RawMessage) ([]eventlog.TaskKey, error) { return nil, nil }}
+		Keys: func(string, json.RawMessage) ([]eventlog.TaskKey, error) { return nil, nil }}
 	three := executeCode(t, "Three", 3, func(ctx context.Context, a Attempt) (Outcome, error) { return Outcome{}, nil })
 	runUntilTime(t, log, store, 30*time.Minute, func(ctx context.Context, e *Engine) {
 		load := func(definition, prefix string, n int, wait bool) float64 {

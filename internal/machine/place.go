@@ -74,6 +74,9 @@ func (pl place) item(k int) place {
 // index is which run of its ForEach or Dynamic an item is.
 func (pl place) index() int { return indexOf(pl.path) }
 
+// ItemIndex is the number of a run of a ForEach in its path.
+func ItemIndex(path string) int { return indexOf(path) }
+
 func indexOf(path string) int {
 	k, err := strconv.Atoi(path[strings.LastIndexByte(path, '[')+1 : len(path)-1])
 	if err != nil {
@@ -117,6 +120,11 @@ type Items struct {
 	Values []json.RawMessage `json:"values"` // parameters of each
 	Seqs   []uint64          `json:"seqs"`   // event that changed them last
 	States string            `json:"states"` // a letter for each, of the item states
+}
+
+// Ended says that a run has ended and its parameters don't change any more.
+func (x Items) Ended(index int) bool {
+	return x.States[index] == itemCompleted || x.States[index] == itemSkipped
 }
 
 // States of an item.
@@ -186,6 +194,16 @@ func (i *Instance) scope(path string) (items *Items, index int) {
 		}
 	}
 	return nil, 0
+}
+
+// Scope is the path of the run of a ForEach whose parameters a handler with the path reads; ""
+// = the instance's.
+func (i *Instance) Scope(path string) string {
+	items, k := i.scope(path)
+	if items == nil {
+		return ""
+	}
+	return items.Path + pathIndex(k)
 }
 
 // ParamsAt are the parameters that a handler with the path reads, and the event that changed
