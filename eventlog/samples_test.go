@@ -130,18 +130,17 @@ func sampleEvents() []Event {
 		}),
 		ofInstance(90243, 16, InstanceCompleted),
 		with(ofInstance(90242, 15, InstanceFailed), func(e *Event) { e.Path, e.Error = "Delivery/deliver", "courier: no driver" }),
+		with(ofInstance(90220, 5, InstanceStopping), func(e *Event) {
+			e.Reason, e.Request, e.Made = "cancelled by the customer", "01JD8XA0B2", sampleAt-9
+			e.Ends = []End{{Path: "Order/ready", Kind: Listen, Status: "STOPPED"}}
+			e.Starts = []Start{{Path: "Order@stop", Kind: OnStop, Due: sampleAt + 60_000}}
+		}),
 		with(ofInstance(90221, 6, InstanceStopped), func(e *Event) {
 			e.Reason, e.Request, e.Made = "cancelled by the customer", "01JD8XA0B2", sampleAt-9
 			e.Unsubs, e.Back = []KeyRef{orderKey}, []uint64{4}
 			e.Out = []Out{toKey(Request{Type: Unsubscribe, Act: 1}),
 				toKey(Request{Type: Returned, Msg: 7731, Message: sampleMessage(), Expires: sampleAt + 86_400_000, Sole: true})}
 		}),
-		with(ofInstance(90220, 5, InstanceStopping), func(e *Event) {
-			e.Reason, e.Request, e.Made = "cancelled by the customer", "01JD8XA0B2", sampleAt-9
-			e.Ends = []End{{Path: "Order/ready", Kind: Listen, Status: "STOPPED"}}
-			e.Starts = []Start{{Path: "Order@stop", Kind: OnStop, Due: sampleAt + 60_000}}
-		}),
-		with(ofInstance(90270, 17, InstanceDeleted), func(e *Event) { e.Reason, e.Request, e.Made = "asked for by the customer", "01JD8XD5K4", sampleAt-9 }),
 		with(ofInstance(90250, 16, InstanceRetried), func(e *Event) {
 			e.Evaluate, e.Starts = true, []Start{{Path: "Delivery/deliver", Kind: Execute, Due: sampleAt + 10_000}}
 			e.Reason, e.Request, e.Made = "drivers are back", "01JD8XB7Q9", sampleAt-9
@@ -154,6 +153,7 @@ func sampleEvents() []Event {
 			e.Reason, e.Request, e.Made = "mended", "01JD8XC3F1", sampleAt-9
 			e.State = json.RawMessage(`{"definition":"PizzaWorkflow","plan":"` + sampleHash + `","status":"EXECUTING","params":{"order_id":"42"},"tasks":[{"path":"Delivery/deliver","kind":"execute","status":"EXECUTING","phase":"running","act":16,"attempt":1,"since":1764034213000}]}`)
 		}),
+		with(ofInstance(90270, 17, InstanceDeleted), func(e *Event) { e.Reason, e.Request, e.Made = "asked for by the customer", "01JD8XD5K4", sampleAt-9 }),
 
 		{V: 1, N: 90252, Type: RequestHeld, At: sampleAt, ID: "order-42", Msg: 7731, Held: &Request{V: 1, Type: DeliverTo,
 			ID: "order-42", Run: 90211, Act: 1, At: sampleAt - 8, Topic: orderKey.Topic, Key: orderKey.Key, Value: orderKey.Value,

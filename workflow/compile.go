@@ -50,6 +50,9 @@ func (t *template) build() (*compiled, error) {
 	if len(t.nodes) == 0 {
 		c.mistake("", "the definition has no node")
 	}
+	if t.retain != 0 {
+		c.duration("", "Retain", t.retain, time.Millisecond)
+	}
 	for _, why := range checkParams(t.params) {
 		c.mistake("", "parameters: %s", why)
 	}
@@ -59,7 +62,7 @@ func (t *template) build() (*compiled, error) {
 	if err := errors.Join(c.mistakes...); err != nil {
 		return nil, err
 	}
-	plan, err := machine.NewPlan(t.name, t.version, nodes)
+	plan, err := machine.Build(machine.Plan{Name: t.name, Version: t.version, Root: nodes, Retain: t.retain.Milliseconds()})
 	if err != nil {
 		return nil, fmt.Errorf("register %s: %w", t.name, err)
 	}
@@ -76,13 +79,16 @@ type compiler struct {
 	ttl      map[engine.TopicKey]time.Duration
 	first    map[engine.TopicKey]listener
 	values   []computed
+	scope    string // plan's path of the items around the node, with "[]"
+	jumps    []jump
 	out      compiled
 }
 
 // computed is a task whose key, time or interval is a function of the parameters.
 type computed struct {
-	path string
-	of   func(params json.RawMessage) (string, error)
+	scope string // as engine.Keys has it
+	path  string
+	of    func(params json.RawMessage) (string, error)
 }
 
 func (c *compiler) mistake(path, format string, args ...any) {
@@ -146,23 +152,24 @@ func (c *compiler) children(parent string, nodes []node) []machine.Node {
 }
 
 func (c *compiler) node(path string, n node) machine.Node {
-	m := machine.Node{Path: path, Kind: n.kind, From: n.origin}
+	m := machine.Node{Path: path, Kind: n.kind, From: n.origin, Any: n.any}
 	c.options(path, n, &m)
-	m.Any = n.any
+	c.value(path, n)
+	c.attached(path, n, &m)
 	switch n.kind {
 	case eventlog.Process, eventlog.Parallel, eventlog.Decide:
 		if len(n.nodes) == 0 {
 			c.mistake(path, "a %s needs at least one node", n.kind)
 		}
 		m.Nodes = c.children(path, n.nodes)
+	case eventlog.ForEach, eventlog.Dynamic:
+		c.repeated(path, n, &m)
 	}
 	if n.kind == eventlog.Process || n.kind == eventlog.Parallel {
+		m.DeadlineAt = n.value != nil
 		return m
 	}
 	c.out.code.Handlers[path] = n.handler
-	if n.value != nil {
-		c.values = append(c.values, computed{path, n.value})
-	}
 	if n.kind != eventlog.Command && n.kind != eventlog.Listen {
 		return m
 	}
@@ -190,8 +197,57 @@ func (c *compiler) node(path string, n node) machine.Node {
 		c.out.code.Messages[k] = n.match.from
 	}
 	c.out.listeners = append(c.out.listeners, l)
-	c.values = append(c.values, computed{path, n.match.of})
+	c.values = append(c.values, computed{c.scope, path, n.match.of})
 	return m
+}
+
+func (c *compiler) value(path string, n node) {
+	if n.value != nil {
+		c.values = append(c.values, computed{c.scope, path, n.value})
+	}
+}
+
+// attached are the node's monitors and its on-stop handler.
+func (c *compiler) attached(path string, n node, m *machine.Node) {
+	seen := map[string]bool{}
+	for _, a := range n.attached {
+		at := path + "@" + a.name
+		switch why := badName(a.name); {
+		case why != "":
+			c.mistake(path, "the name of a monitor %s", why)
+		case a.kind == eventlog.Monitor && a.name == "stop":
+			c.mistake(path, "a monitor can't be named stop: that is the name of OnStop")
+		case seen[a.name]:
+			c.mistake(at, "the name is used twice")
+		}
+		seen[a.name] = true
+		for _, why := range a.mistakes {
+			c.mistake(at, "%s", why)
+		}
+		x := machine.Node{Path: at, Kind: a.kind}
+		c.options(at, a, &x)
+		c.value(at, a)
+		c.out.code.Handlers[at] = a.handler
+		m.Attached = append(m.Attached, x)
+	}
+}
+
+// repeated puts what runs more than once into the process that the machine repeats.
+func (c *compiler) repeated(path string, n node, m *machine.Node) {
+	if len(n.nodes) == 0 {
+		c.mistake(path, "a %s needs at least one node", n.kind)
+	}
+	item := machine.Node{Path: path + "[]", Kind: eventlog.Process}
+	if n.kind == eventlog.ForEach {
+		m.Collect = n.collect
+		for _, why := range checkParams(n.item) {
+			c.mistake(path, "items: %s", why)
+		}
+		defer func(outer string) { c.scope = outer }(c.scope)
+		c.scope = item.Path
+	}
+	item.Nodes = c.children(item.Path, n.nodes)
+	m.Nodes = []machine.Node{item}
 }
 
 // differs: one relay computes the key for all that listen by it. Protocol rule 17.
@@ -210,6 +266,12 @@ func (c *compiler) topic(name string) {
 }
 
 func (c *compiler) options(path string, n node, m *machine.Node) {
+	if n.deadline != 0 || n.value != nil && (n.kind == eventlog.Process || n.kind == eventlog.Parallel) {
+		m.DeadlineFails = n.past == FailNode
+		if n.past != SkipRest && n.past != FailNode {
+			c.mistake(path, "say what happens past the deadline: SkipRest or FailNode")
+		}
+	}
 	for _, o := range n.options {
 		switch o {
 		case "Retry":
@@ -226,11 +288,39 @@ func (c *compiler) options(path string, n node, m *machine.Node) {
 			if n.any {
 				c.mistake(path, "WaitAll is for Parallel(All)")
 			}
-		case "MayFail":
-			m.Continue = true
+		case "OnFailure":
+			c.onFailure(path, n.onFailure, m)
+		case "Deadline":
+			m.Deadline = n.deadline.Milliseconds()
+			c.duration(path, "Deadline", n.deadline, time.Millisecond)
+			if n.value != nil {
+				c.mistake(path, "Deadline and DeadlineAt are both given")
+			}
+		case "SkipTo":
+			c.jumps = append(c.jumps, jump{path: path, target: n.skipTo, option: "SkipTo"})
+		case "Reprocess":
+			m.Reprocess = true
+		case "MatchOne":
+			m.One = true
+		case "Concurrency":
+			if m.Concurrency = n.concurrency; n.concurrency < 1 {
+				c.mistake(path, "Concurrency is %d; at least 1", n.concurrency)
+			}
 		case "Buffer":
 			c.duration(path, "Buffer", n.buffer, time.Minute)
 		}
+	}
+}
+
+func (c *compiler) onFailure(path string, f Policy, m *machine.Node) {
+	switch f.how {
+	case "continue":
+		m.Continue = true
+	case "goto":
+		if m.Gotos = f.times; f.times < 1 {
+			c.mistake(path, "Goto is allowed %d times; at least once", f.times)
+		}
+		c.jumps = append(c.jumps, jump{path: path, target: f.path, option: "Goto"})
 	}
 }
 
@@ -280,19 +370,4 @@ func badTopic(name string) string {
 		}
 	}
 	return ""
-}
-
-// keys computes all values.
-func keys(values []computed) func(json.RawMessage) ([]eventlog.TaskKey, error) {
-	return func(params json.RawMessage) ([]eventlog.TaskKey, error) {
-		l := make([]eventlog.TaskKey, 0, len(values))
-		for _, n := range values {
-			value, err := n.of(params)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", n.path, err)
-			}
-			l = append(l, eventlog.TaskKey{Path: n.path, Value: value})
-		}
-		return l, nil
-	}
 }

@@ -138,7 +138,7 @@ func TestPlan(t *testing.T) {
 	if diff := cmp.Diff([]string{"orders", "status"}, c.code.Topics); diff != "" {
 		t.Errorf("topics (-want +got):\n%s", diff)
 	}
-	keys, err := c.code.Keys(json.RawMessage(`{"id":"7"}`))
+	keys, err := c.code.Keys("", json.RawMessage(`{"id":"7"}`))
 	if diff := cmp.Diff([]eventlog.TaskKey{{Path: "Order/ready", Value: "7"}, {Path: "paid", Value: "7"}}, keys); diff != "" || err != nil {
 		t.Errorf("keys (-want +got):\n%s%v", diff, err)
 	}

@@ -1,7 +1,6 @@
 package workflow
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,8 +56,8 @@ func processes(parent string, nodes []node) (l []string) {
 }
 
 // keysUnder computes the values of a node and what is inside it.
-func keysUnder(values []computed) func(path string) func(json.RawMessage) ([]eventlog.TaskKey, error) {
-	return func(path string) func(json.RawMessage) ([]eventlog.TaskKey, error) {
+func keysUnder(values []computed) func(path string) engine.Keys {
+	return func(path string) engine.Keys {
 		var l []computed
 		for _, v := range values {
 			if engine.Within(v.path, path) {

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -25,6 +26,7 @@ type template struct {
 	params  reflect.Type
 
 	triggers []trigger
+	retain   time.Duration
 
 	once     sync.Once
 	compiled *compiled
@@ -55,7 +57,16 @@ func (d *Definition[P]) Version(n int) *Definition[P] {
 
 // copy can be changed until it is given away.
 func (d *Definition[P]) copy() *Definition[P] {
-	return &Definition[P]{template: template{name: d.name, version: d.version, nodes: d.nodes, params: d.params, triggers: slices.Clone(d.triggers)}}
+	return &Definition[P]{template: template{name: d.name, version: d.version, nodes: d.nodes, params: d.params, triggers: slices.Clone(d.triggers), retain: d.retain}}
+}
+
+// Retain is a copy of the definition whose instances are deleted that long (at least a
+// millisecond) after they were completed or stopped. Those that failed are kept, for they can
+// be retried. Without it instances are kept until Handle.Delete.
+func (d *Definition[P]) Retain(after time.Duration) *Definition[P] {
+	c := d.copy()
+	c.retain = after
+	return c
 }
 
 // Name is the definition's name.
@@ -85,5 +96,5 @@ func (c *compiled) keysOf(params json.RawMessage) (keys []eventlog.TaskKey, err 
 			err = fmt.Errorf("compute correlation keys of %s: panic: %v", c.code.Plan.Name, r)
 		}
 	}()
-	return c.code.Keys(params)
+	return c.code.Keys("", params)
 }

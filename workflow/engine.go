@@ -312,6 +312,8 @@ func refusal(r *eventlog.Request, answer string) error {
 		err = ErrNotFound
 	case machine.Terminal:
 		err = ErrTerminal
+	case machine.NotEnded:
+		err = ErrRunning
 	case machine.NotFailed:
 		err = ErrNotFailed
 	case machine.InQuarantine:

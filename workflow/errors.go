@@ -14,6 +14,8 @@ var (
 	ErrNotFound = errors.New("workflow: no such instance")
 	// ErrTerminal: the instance has ended, so it can't be stopped.
 	ErrTerminal = errors.New("workflow: instance has ended")
+	// ErrRunning: the instance has not ended, so it can't be deleted.
+	ErrRunning = errors.New("workflow: instance has not ended")
 	// ErrNotFailed: only an instance that failed can be retried.
 	ErrNotFailed = errors.New("workflow: instance has not failed")
 	// ErrStopped: the instance was stopped before it completed.
@@ -83,6 +85,14 @@ type terminalError struct{ err error }
 func (e *terminalError) Error() string       { return e.err.Error() }
 func (e *terminalError) Unwrap() error       { return e.err }
 func (e *terminalError) TerminalError() bool { return true }
+
+// Stop is what a handler returns to stop its instance, as Handle.Stop does, with a reason.
+func Stop(reason string) error { return &stopError{reason} }
+
+type stopError struct{ reason string }
+
+func (e *stopError) Error() string      { return "stop the instance: " + e.reason }
+func (e *stopError) StopReason() string { return e.reason }
 
 // RetryAfter asks that the next attempt starts d from now, instead of after the delay of
 // the task's Retry. It gives no attempt beyond those of Retry. RetryAfter(d, nil) is nil.

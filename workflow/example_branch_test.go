@@ -40,7 +40,7 @@ func ExampleParallel() {
 			workflow.Execute("flight", func(_ context.Context, t *Trip) error { t.Flight = "LH 1"; return nil })),
 		workflow.Execute("insurance", func(context.Context, *Trip) error {
 			return errors.New("no offer")
-		}).With(workflow.MayFail())))
+		}).With(workflow.OnFailure(workflow.Continue))))
 	trip, err := finish(def, Trip{})
 	fmt.Println(trip.Hotel, trip.Flight, err)
 	// Output: Ritz LH 1 <nil>

@@ -128,6 +128,13 @@ func (h *Handle[P]) Retry(ctx context.Context, reason string) error {
 	return h.call(ctx, eventlog.RetryInstance, "retry", reason)
 }
 
+// Delete forgets an instance that has ended: its state goes from the store, its events stay
+// in the log. Its id may be started anew. ErrRunning if it has not ended, ErrNotFound,
+// ErrQuarantined.
+func (h *Handle[P]) Delete(ctx context.Context, reason string) error {
+	return h.call(ctx, eventlog.DeleteInstance, "delete", reason)
+}
+
 func (h *Handle[P]) call(ctx context.Context, t eventlog.RequestType, verb, reason string) error {
 	if _, err := h.eng.call(ctx, &eventlog.Request{Type: t, ID: h.id, Reason: reason}); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, h.id, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -22,23 +23,30 @@ type Node[P any] struct {
 
 // node is a Node without its type.
 type node struct {
-	kind     eventlog.Kind
-	name     string
-	nodes    []node // of a Process, Parallel or Decide
-	any      bool   // Parallel: ends with the first that completes
-	waitAll  bool
-	mayFail  bool
-	topic    string
-	retry    *retry
-	timeout  time.Duration
-	buffer   time.Duration
-	begin    engine.Begin // of a listener's topic
-	origin   string       // "definition/path" of a process that was taken from there
-	options  []string     // names of the options given
-	handler  engine.Handler
-	match    match                                        // of a listener
-	value    func(params json.RawMessage) (string, error) // what else is computed: the time of an At, the interval of an Every
-	mistakes []string                                     // made in the constructor, told by Register
+	kind        eventlog.Kind
+	name        string
+	nodes       []node // of a Process, Parallel or Decide
+	attached    []node // monitors and on-stop handlers
+	any         bool   // Parallel: ends with the first that completes
+	waitAll     bool
+	onFailure   Policy
+	item        reflect.Type // ForEach: of its items
+	collect     bool         // ForEach: its handler gets the items at the end
+	deadline    time.Duration
+	past        Past
+	skipTo      string
+	concurrency int
+	topic       string
+	retry       *retry
+	timeout     time.Duration
+	buffer      time.Duration
+	begin       engine.Begin // of a listener's topic
+	origin      string       // "definition/path" of a process that was taken from there
+	options     []string     // names of the options given
+	handler     engine.Handler
+	match       match                                        // of a listener
+	value       func(params json.RawMessage) (string, error) // what else is computed: the time of an At, the interval of an Every
+	mistakes    []string                                     // made in the constructor, told by Register
 }
 
 // match is a Match without its types.
@@ -105,17 +113,39 @@ func Command[P, M any](name, topic string, build func(context.Context, *P) (M, e
 	return Node[P]{node: n}
 }
 
+// Headers gives the records of a Command task headers beside those of the engine
+// (dagger-instance, dagger-path, dagger-idempotency-key), from the parameters as they are after
+// the task: a trace context, for example.
+func (n Node[P]) Headers(of func(*P) map[string]string) Node[P] {
+	return n.decorate("Headers", of == nil, func(p *P, r *eventlog.Record) {
+		headers := of(p)
+		for _, name := range slices.Sorted(maps.Keys(headers)) {
+			r.Headers = append(r.Headers, eventlog.Header{Key: name, Value: []byte(headers[name])})
+		}
+	})
+}
+
 // Key gives the records of a Command task their key, from the parameters as they are after
 // the task: records of one key stay in order, in one partition. "" sends a record without
 // key.
 func (n Node[P]) Key(of func(*P) string) Node[P] {
+	return n.decorate("Key", of == nil, func(p *P, r *eventlog.Record) {
+		r.Key = nil
+		if key := of(p); key != "" {
+			r.Key = []byte(key)
+		}
+	})
+}
+
+// decorate changes the record of a Command task.
+func (n Node[P]) decorate(method string, missing bool, change func(*P, *eventlog.Record)) Node[P] {
 	n.mistakes = slices.Clone(n.mistakes)
 	switch {
 	case n.kind != eventlog.Command:
-		n.mistakes = append(n.mistakes, "Key is not for a node of kind "+string(n.kind))
+		n.mistakes = append(n.mistakes, method+" is not for a node of kind "+string(n.kind))
 		return n
-	case of == nil:
-		n.mistakes = append(n.mistakes, "Key has no function")
+	case missing:
+		n.mistakes = append(n.mistakes, method+" has no function")
 		return n
 	}
 	send := n.handler
@@ -132,10 +162,7 @@ func (n Node[P]) Key(of func(*P) string) Node[P] {
 		if err != nil {
 			return engine.Outcome{}, Terminal(err)
 		}
-		out.Record.Key = nil
-		if key := of(p); key != "" {
-			out.Record.Key = []byte(key)
-		}
+		change(p, out.Record)
 		return out, nil
 	}
 	return n
@@ -181,6 +208,16 @@ type Match[P, M any] struct {
 // of gives "" as long as the instance has no value, from where the message concerns nobody.
 // A value has at most 512 bytes of valid UTF-8 without control characters.
 func By[P, M any](attribute string, of func(*P) string, from func(*M) string) Match[P, M] {
+	var all func(*M) []string
+	if from != nil {
+		all = func(m *M) []string { return []string{from(m)} }
+	}
+	return ByAny(attribute, of, all)
+}
+
+// ByAny is By for messages that have several values: each instance that has one of them gets
+// the message, once for each. An empty value concerns nobody, nor does a second of the same.
+func ByAny[P, M any](attribute string, of func(*P) string, from func(*M) []string) Match[P, M] {
 	m := Match[P, M]{match: match{key: attribute, message: reflect.TypeFor[M]()}}
 	if of == nil {
 		m.mistakes = append(m.mistakes, "By has no function of the parameters")
@@ -201,11 +238,17 @@ func By[P, M any](attribute string, of func(*P) string, from func(*M) string) Ma
 		if err != nil {
 			return nil, err
 		}
-		value := from(decoded)
-		if value == "" {
-			return nil, nil
+		var values []string
+		for _, value := range from(decoded) {
+			if value == "" || slices.Contains(values, value) {
+				continue
+			}
+			if err := checkValue(attribute, value); err != nil {
+				return nil, err
+			}
+			values = append(values, value)
 		}
-		return []string{value}, checkValue(attribute, value)
+		return values, nil
 	}
 	return m
 }

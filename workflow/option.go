@@ -42,22 +42,87 @@ func Buffer(ttl time.Duration) Option {
 	return Option{"Buffer", []eventlog.Kind{eventlog.Listen}, func(n *node) { n.buffer = ttl }}
 }
 
-// WaitAll makes a Parallel(All) of which a branch failed wait for the others before it fails.
+// WaitAll makes a Parallel(All) or ForEach of which a branch failed wait for the others before it fails.
 // Without it the instance fails at once; what ran beside it is stopped, and starts again when
 // the instance is retried.
 func WaitAll() Option {
-	return Option{"WaitAll", []eventlog.Kind{eventlog.Parallel}, func(n *node) { n.waitAll = true }}
+	return Option{"WaitAll", []eventlog.Kind{eventlog.Parallel, eventlog.ForEach}, func(n *node) { n.waitAll = true }}
 }
 
-// MayFail lets the flow go on behind a node that failed for good: the node keeps the status
-// FAILURE, the instance does not fail.
-func MayFail() Option {
-	return Option{"MayFail", append([]eventlog.Kind{eventlog.Process, eventlog.Parallel}, tasks...), func(n *node) { n.mayFail = true }}
+// Policy says how the flow goes on when a node has failed for good.
+type Policy struct {
+	how   string // "" = Fail
+	path  string
+	times int
+}
+
+var (
+	// Fail makes what is around the node fail, at last the instance.
+	Fail = Policy{}
+	// Continue goes on behind the node, which keeps the status FAILURE.
+	Continue = Policy{how: "continue"}
+)
+
+// Goto goes on at another node: forward, and what lies between is skipped; or back, and what
+// lies between is done again. The path is looked up beside the node, then beside each process
+// around it. The way there must lead out of and into processes only, and not out of an item
+// of a ForEach or a run of a Dynamic. An instance does it up to ten times for a node; after
+// that the node fails. See Times.
+func Goto(path string) Policy { return Policy{how: "goto", path: path, times: 10} }
+
+// Times is how often an instance may Goto for the node.
+func (f Policy) Times(n int) Policy {
+	f.times = n
+	return f
+}
+
+// OnFailure says how the flow goes on when the node has failed for good: Fail (the default),
+// Continue, or Goto. What is open inside the node is skipped.
+func OnFailure(f Policy) Option {
+	return Option{"OnFailure", slices.Concat(composites, tasks), func(n *node) { n.onFailure = f }}
+}
+
+// Deadline gives a Process or Parallel a time, from its start, in which it must have ended (at
+// least a millisecond), and says what happens otherwise.
+func Deadline(d time.Duration, then Past) Option {
+	return Option{"Deadline", []eventlog.Kind{eventlog.Process, eventlog.Parallel}, func(n *node) { n.deadline, n.past = d, then }}
+}
+
+// Concurrency limits how many runs of a ForEach work at once; of a task, how many of its
+// handlers run at once in each process, whatever instances they are of. At least 1.
+func Concurrency(n int) Option {
+	return Option{"Concurrency", append([]eventlog.Kind{eventlog.ForEach, eventlog.Monitor}, tasks...), func(x *node) { x.concurrency = n }}
+}
+
+// Reprocess lets a Listen task that has completed work again on each later message, as long as
+// the instance runs; the flow is not held up by it. The instance ends when such work has.
+// done=false has no meaning then. An error is that of the task: the instance fails.
+func Reprocess() Option {
+	return Option{"Reprocess", []eventlog.Kind{eventlog.Listen}, func(*node) {}}
+}
+
+// SkipTo lets a message for a Listen task that was not reached yet skip what lies before it.
+// The path is that of the task, or of a process around it, in which the flow then begins;
+// looked up as that of Goto. It does not skip a decision that was not made, or into an item of
+// a ForEach that was not begun: the message then waits as any other.
+func SkipTo(path string) Option {
+	return Option{"SkipTo", []eventlog.Kind{eventlog.Listen}, func(n *node) { n.skipTo = path }}
+}
+
+// MatchOne gives a message to one instance only of those that wait for its key: to the one
+// that was given the fewest in this way, of several to the one that has waited longest. It
+// counts for all listeners of the topic and attribute in this definition, and in others as
+// soon as one of them waits.
+func MatchOne() Option {
+	return Option{"MatchOne", []eventlog.Kind{eventlog.Listen}, func(*node) {}}
 }
 
 const defaultBuffer = 24 * time.Hour
 
-var tasks = []eventlog.Kind{eventlog.Execute, eventlog.Command, eventlog.Listen, eventlog.Decide, eventlog.At, eventlog.Every}
+var (
+	composites = []eventlog.Kind{eventlog.Process, eventlog.Parallel}
+	tasks      = []eventlog.Kind{eventlog.Execute, eventlog.Command, eventlog.Listen, eventlog.Decide, eventlog.At, eventlog.Every, eventlog.ForEach, eventlog.Dynamic}
+)
 
 // With gives the node policies.
 func (n Node[P]) With(options ...Option) Node[P] {

@@ -12,6 +12,7 @@ type Task struct {
 	Instance   string // id
 	Path       string // e.g. "Delivery/deliver"
 	Attempt    int    // from 1
+	Item       int    // in a ForEach the index of the item, from 0; else -1
 	// IdempotencyKey is the same for all attempts of this start of the task, in whatever
 	// process they run, and of no other. Give it to systems that must not act twice.
 	IdempotencyKey string
@@ -24,7 +25,7 @@ func withTask(ctx context.Context, a engine.Attempt) context.Context {
 		ctx = withMessage(ctx, a.Message)
 	}
 	return context.WithValue(ctx, taskKey{}, Task{
-		Definition: a.Definition, Instance: a.Instance, Path: a.Path, Attempt: a.Attempt, IdempotencyKey: a.IdempotencyKey,
+		Definition: a.Definition, Instance: a.Instance, Path: a.Path, Attempt: a.Attempt, Item: a.Item, IdempotencyKey: a.IdempotencyKey,
 	})
 }
 

@@ -44,7 +44,7 @@ func shipping() *workflow.Definition[parcel] {
 		workflow.Parallel("prepare", workflow.All,
 			workflow.Process("papers", workflow.Execute("print", do(func(p *parcel) { p.Left = true }))),
 			workflow.Execute("pack", do(func(p *parcel) { p.Right = true })),
-			workflow.Execute("insure", func(context.Context, *parcel) error { return errors.New("nobody insures this") }).With(workflow.MayFail())),
+			workflow.Execute("insure", func(context.Context, *parcel) error { return errors.New("nobody insures this") }).With(workflow.OnFailure(workflow.Continue))),
 		workflow.Every("poll", func(p *parcel) workflow.Interval { return workflow.Interval{Period: 10 * time.Second} },
 			func(_ context.Context, p *parcel) (bool, error) { p.Polls++; return p.Polls == 3, nil }),
 		workflow.Parallel("race", workflow.Any,

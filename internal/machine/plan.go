@@ -119,7 +119,12 @@ func (r *Retry) delay(attempt int, jitter float64) int64 {
 
 // NewPlan checks nothing but what the machine relies on: at least one task, unique paths.
 func NewPlan(name string, version int, nodes []Node) (*Plan, error) {
-	p := &Plan{Name: name, Version: version, Root: nodes}
+	return Build(Plan{Name: name, Version: version, Root: nodes})
+}
+
+// Build is NewPlan with all that the exported fields say.
+func Build(of Plan) (*Plan, error) {
+	p, name := &of, of.Name
 	if err := p.index(); err != nil {
 		return nil, err
 	}

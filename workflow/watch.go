@@ -1,0 +1,103 @@
+package workflow
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/engine"
+)
+
+// Alarm is when a monitor runs.
+type Alarm struct {
+	At     time.Time     // zero = not before there is a time; a time in the past is now
+	Period time.Duration // from then on, until the node ends; 0 = once. At least a millisecond
+}
+
+// Monitor runs a function at a time while the node is unfinished: to raise an alarm, to change
+// the parameters, or to stop the instance (Stop). The alarm is computed from the parameters
+// when they change, and moves with them until it has gone off; it must depend on nothing else.
+// The monitor dies with its node, a run of it with its context. One that fails, after three
+// attempts, says nothing about the node. A node may have several, of different names; the
+// path is "<node>@<name>".
+func (n Node[P]) Monitor(name string, at func(*P) Alarm, do func(context.Context, *P) error) Node[P] {
+	m := node{kind: eventlog.Monitor, name: name, retry: &retry{3, time.Second}, options: []string{"Retry"}}
+	if at == nil || do == nil {
+		m.mistakes = append(m.mistakes, "a function of it is nil")
+	}
+	m.handler = handler(func(ctx context.Context, p *P, _ engine.Attempt, _ *engine.Outcome) error {
+		return do(ctx, p)
+	})
+	m.value = value(func(p *P) (string, error) {
+		a := at(p)
+		if a.Period != 0 && a.Period < time.Millisecond {
+			return "", fmt.Errorf("the period is %v; at least a millisecond", a.Period)
+		}
+		if a.At.IsZero() {
+			return "", nil
+		}
+		v := timeValue(a.At)
+		if a.Period > 0 {
+			v += "/" + strconv.FormatInt(a.Period.Milliseconds(), 10)
+		}
+		return v, nil
+	})
+	return n.attach(m)
+}
+
+// OnStop runs a function when the instance is stopped while it is in the node: to undo what
+// was begun. The instance is STOPPED when all such functions have ended. One has up to three
+// attempts of a minute each; its failure is recorded and holds nothing up. A second Stop does
+// not wait for them. The path is "<node>@stop".
+func (n Node[P]) OnStop(do func(context.Context, *P) error) Node[P] {
+	s := node{kind: eventlog.OnStop, name: "stop", retry: &retry{3, time.Second}, timeout: time.Minute, options: []string{"Retry", "Timeout"}}
+	if do == nil {
+		s.mistakes = append(s.mistakes, "its function is nil")
+	}
+	if n.kind == eventlog.Parallel || n.kind == eventlog.ForEach || n.kind == eventlog.Dynamic {
+		s.mistakes = append(s.mistakes, "OnStop is not for a node of kind "+string(n.kind)+": put it into a Process")
+	}
+	s.handler = handler(func(ctx context.Context, p *P, _ engine.Attempt, _ *engine.Outcome) error {
+		return do(ctx, p)
+	})
+	return n.attach(s)
+}
+
+// Past says what happens when the deadline of a node has passed.
+type Past int
+
+const (
+	SkipRest Past = iota + 1 // what is unfinished in it is skipped, and the flow goes on behind it
+	FailNode                 // the node fails, see OnFailure
+)
+
+// DeadlineAt gives a Process or Parallel a time at which it must have ended, computed from the
+// parameters when they change; it moves with them. The zero time is none.
+func (n Node[P]) DeadlineAt(at func(*P) time.Time, then Past) Node[P] {
+	n.mistakes = slices.Clone(n.mistakes)
+	switch {
+	case n.kind != eventlog.Process && n.kind != eventlog.Parallel:
+		n.mistakes = append(n.mistakes, "DeadlineAt is not for a node of kind "+string(n.kind))
+		return n
+	case at == nil:
+		n.mistakes = append(n.mistakes, "DeadlineAt has no function")
+		return n
+	}
+	n.past = then
+	n.value = value(func(p *P) (string, error) {
+		t := at(p)
+		if t.IsZero() {
+			return "", nil
+		}
+		return timeValue(t), nil
+	})
+	return n
+}
+
+// timeValue is a time in milliseconds, never before it.
+func timeValue(t time.Time) string {
+	return strconv.FormatInt(max(t.Add(time.Millisecond-1).UnixMilli(), 1), 10)
+}
