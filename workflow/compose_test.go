@@ -84,7 +84,7 @@ func TestComposedElsewhere(t *testing.T) {
 	run()
 	composer, _ := engineOn(t, log) // it does not run
 	lib := library()
-	def := workflow.New("Composed", lib.Process("Outer/Inner"), workflow.Process("again", lib.Process("Simple").With(workflow.MayFail())))
+	def := workflow.New("Composed", lib.Process("Outer/Inner"), workflow.Process("again", lib.Process("Simple").With(workflow.OnFailure(workflow.Continue))))
 	def = workflow.New("Twice", def.Process("again"), lib.Process("Outer"))
 	if err := composer.Register(def); err != nil { // while the worker runs
 		t.Fatal(err)
