@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/eventlog/embedlog"
+	"github.com/godagger/dagger/internal/audit"
+	"github.com/godagger/dagger/internal/machine"
+)
+
+// TestCopyLog moves an application between logs three times, with instances under way,
+// messages that no relay has read, and requests that nobody has consumed: everything goes on,
+// once.
+func TestCopyLog(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	log := memLog(t)
+	ordersDone(t, log, memStore(t)) // i-00, i-02, … have completed, the others wait
+	next := 1
+	for round := range 3 {
+		// While no engine runs: a message for one that waits, one that came before and again, and
+		// a new instance.
+		say(t, log, fmt.Sprintf("o-%d", next), "late")
+		say(t, log, "o-0", "again")
+		q := eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: fmt.Sprintf("new-%d", round), Request: fmt.Sprintf("r-%d", round), Made: time.Now().UnixMilli(),
+			Definition: "Order", Params: []byte(fmt.Sprintf(`{"order":"n-%d"}`, round)), Keys: []eventlog.TaskKey{{Path: "P/ready", Value: fmt.Sprintf("n-%d", round)}}}
+		value, err := eventlog.AppendRequest(nil, &q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := log.Publish(ctx, eventlog.Record{Topic: eventlog.RequestsTopic(log.App()), Partition: eventlog.PartitionOf(q.ID, log.Partitions()), Key: []byte(q.PartitionKey()), Value: value}); err != nil {
+			t.Fatal(err)
+		}
+		deliverTwice(ctx, t, log, fmt.Sprintf("o-%d", next))
+		before := instancesOf(ctx, t, log)
+
+		to, err := embedlog.OpenMemory(embedlog.Options{App: fmt.Sprintf("copy-%d", round), Partitions: log.Partitions()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = to.Close() })
+		done, err := CopyLog(ctx, log, to, CopyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("copied %+v", done)
+		if done.Requests < 2 || done.Messages["status"] == 0 || done.Definitions == 0 || done.Events == 0 {
+			t.Errorf("something was not copied: %+v", done)
+		}
+		if diff := cmp.Diff(before, instancesOf(ctx, t, to), cmpopts.IgnoreUnexported(machine.Instance{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("the copy is another one: %s", diff)
+		}
+		if _, err := CopyLog(ctx, log, to, CopyOptions{}); !errors.Is(err, ErrNotEmpty) {
+			t.Errorf("a second copy: %v", err)
+		}
+
+		log = to
+		store := memStore(t)
+		e, stop := runEngine(t, log, store, runOrders(t))
+		if i, err := e.Wait(ctx, fmt.Sprintf("i-%02d", next)); err != nil || i.Status != machine.Completed {
+			t.Fatalf("an instance that waited: %+v, %v", i, err)
+		}
+		say(t, log, fmt.Sprintf("n-%d", round), "for the new one")
+		until(t, ctx, "the request is decided", func() bool {
+			_, err := e.Get(ctx, q.ID)
+			return err == nil
+		})
+		if i, err := e.Wait(ctx, q.ID); err != nil || i.Status != machine.Completed {
+			t.Fatalf("the instance of the request: %+v, %v", i, err)
+		}
+		until(t, ctx, "the log is settled", func() bool {
+			r, err := audit.Log(ctx, log, audit.Options{Settled: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r.Violations == 0 && !r.Moved
+		})
+		if err := quietCopy(ctx, log); !errors.Is(err, ErrNotQuiet) {
+			t.Errorf("a copy while the engine runs: %v", err)
+		}
+		stop()
+		if v, err := Verify(ctx, log, store, nil); err != nil || v.Differences > 0 {
+			t.Errorf("verify: %+v, %v", v, err)
+		}
+		next += 2
+	}
+}
+
+// deliverTwice appends what a relay would that died before it could commit how far it was:
+// the next one reads the message again.
+func deliverTwice(ctx context.Context, t *testing.T, log eventlog.Log, order string) {
+	t.Helper()
+	topic, err := log.Topic(ctx, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rec, err := range recordsOf(ctx, log, "status", topic.Partitions[0].Start, topic.Partitions[0].End) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(rec.Value), fmt.Sprintf("%q", order)) || !strings.Contains(string(rec.Value), "late") {
+			continue
+		}
+		q := eventlog.Request{V: 1, Type: eventlog.Deliver, Topic: "status", Key: "order", Value: order, Message: messageOf(&rec, topic.ID), TTL: time.Hour.Milliseconds(),
+			Source: &eventlog.Source{TopicID: topic.ID, Partition: 0, Key: "order"}, Mark: &eventlog.Mark{Pos: rec.Offset}}
+		value, err := eventlog.AppendRequest(nil, &q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := log.Publish(ctx, eventlog.Record{Topic: eventlog.RequestsTopic(log.App()), Partition: eventlog.PartitionOf(order, log.Partitions()), Key: []byte(q.PartitionKey()), Value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// quietCopy copies into nowhere, in a hurry.
+func quietCopy(ctx context.Context, log eventlog.Log) error {
+	to, err := embedlog.OpenMemory(embedlog.Options{Partitions: log.Partitions()})
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, 200*time.Millisecond, ErrNotQuiet)
+	defer cancel()
+	_, err = CopyLog(ctx, log, to, CopyOptions{})
+	return err
+}
+
+// instancesOf are all instances by the log, without what counts events of the partition.
+func instancesOf(ctx context.Context, t *testing.T, log eventlog.Log) map[string]*machine.Instance {
+	t.Helper()
+	past, err := ReadPast(ctx, log, Point{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := past.List(ctx, Filter{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]*machine.Instance{}
+	for _, i := range l.Instances {
+		m[i.ID] = i
+	}
+	return m
+}
+
+func TestCopyLogRefuses(t *testing.T) {
+	ctx := t.Context()
+	log := memLog(t)
+	other, err := embedlog.OpenMemory(embedlog.Options{Partitions: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := CopyLog(ctx, log, other, CopyOptions{}); !errors.Is(err, eventlog.ErrPartitions) {
+		t.Errorf("another count of partitions: %v", err)
+	}
+	same, err := embedlog.OpenMemory(embedlog.Options{Partitions: log.Partitions()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer same.Close()
+	// A log that nobody ever used is copied, too.
+	if done, err := CopyLog(ctx, log, same, CopyOptions{}); err != nil || done.Events != 0 {
+		t.Errorf("an empty log: %+v, %v", done, err)
+	}
+	// A store of the old log is refused in the new one.
+	ordersDone(t, log, memStore(t))
+	store := memStore(t)
+	for p := range log.Partitions() {
+		if _, err := rebuildOne(ctx, log, store, p, RebuildOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := CopyLog(ctx, log, same, CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(ctx, Config{Log: same, Store: store, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, ErrForeignStore) {
+		t.Errorf("the old log's store: %v", err)
+	}
+}
