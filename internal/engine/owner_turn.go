@@ -11,7 +11,10 @@ import (
 )
 
 const (
-	turnUnits  = 4096 // requests, results, timers and calls that a turn takes
+	// turnUnits are the requests, results, timers and calls that the turns of all partitions of a
+	// log take together: some 20 ms of work, for callers wait until those before them have ended.
+	turnUnits  = 1024
+	leastUnits = 64   // of one partition
 	turnEvents = 4096 // events after which a turn takes no more
 	ackDelay   = 1000 // ms that an acknowledgement may wait for another event
 	// busyUnits is how many calls may queue before new ones are refused at the door.
@@ -56,7 +59,9 @@ func (o *owner) wake() int64 {
 // gather queues what the turn will do: first what must be next, then what others wait for,
 // then new work.
 func (o *owner) gather() {
-	room := o.maxTurn
+	// What callers wait for is not kept out by the rest.
+	theirs := min(len(o.calls), o.maxTurn/4)
+	room := o.maxTurn - theirs
 	add := func(l *[]unit) {
 		n := min(room, len(*l))
 		o.queue = append(o.queue, (*l)[:n]...)
@@ -90,6 +95,7 @@ func (o *owner) gather() {
 	if msg, ok := o.st.FanOut(); ok {
 		o.queue = append(o.queue, unit{offset: -1, request: eventlog.Request{Type: machine.FanOut, Msg: msg}})
 	}
+	room += theirs
 	add(&o.calls)
 }
 

@@ -67,7 +67,7 @@ func (e *Engine) newRunner(partition int32) *runner {
 		app: e.log.App(), partition: partition, partitions: e.log.Partitions(), worker: e.cfg.Worker, address: e.cfg.Address,
 		registry: e.registry, machine: e.cfg.Rules, maxEvent: e.maxEvent, maxMessage: e.maxMessage,
 		horizon: 2 * e.cfg.TriggerInterval.Milliseconds(), rescan: e.cfg.TriggerInterval.Milliseconds(),
-		cacheSize: e.cfg.CacheBytes / int64(e.log.Partitions()), maxTurn: turnUnits, maxTimers: e.cfg.MaxPerTrigger, observed: e.cfg.Observer.Event != nil,
+		cacheSize: e.cfg.CacheBytes / int64(e.log.Partitions()), maxTurn: max(turnUnits/int(e.log.Partitions()), leastUnits), maxTimers: e.cfg.MaxPerTrigger, observed: e.cfg.Observer.Event != nil,
 		updatesTopic: e.cfg.UpdatesTopic,
 	})
 	return r
