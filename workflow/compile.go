@@ -58,6 +58,7 @@ func (t *template) build() (*compiled, error) {
 	}
 	c.buffers(t.nodes)
 	nodes := c.children("", t.nodes)
+	c.resolve(nodes)
 	c.triggers(t.triggers)
 	if err := errors.Join(c.mistakes...); err != nil {
 		return nil, err

@@ -151,24 +151,26 @@ func (e *Engine) view(i *machine.Instance) Instance {
 	if i.Quarantined != "" {
 		v.Error = i.Quarantined
 	}
-	add := func(path string, kind eventlog.Kind) {
-		t := TaskStatus{Path: path, Kind: string(kind), Status: NotStarted}
-		if k := i.Task(path); k != nil {
-			t.Status, t.Attempt, t.Error = Status(k.Status), k.Attempt, k.Error
+	tasks := make(map[string]*machine.Task, len(i.Tasks))
+	for k := range i.Tasks {
+		tasks[i.Tasks[k].Path] = &i.Tasks[k]
+	}
+	add := func(path string, kind eventlog.Kind, s machine.Status) {
+		t := TaskStatus{Path: path, Kind: string(kind), Status: Status(s)}
+		if k := tasks[path]; k != nil {
+			t.Attempt, t.Error = k.Attempt, k.Error
 			t.Since, t.Due, t.WaitsFor = at(k.Since), at(k.Due), i.WaitsFor(plan, path)
 		}
 		v.Tasks = append(v.Tasks, t)
 	}
 	if plan == nil {
 		for _, k := range i.Tasks {
-			add(k.Path, k.Kind)
+			add(k.Path, k.Kind, k.Status)
 		}
 		return v
 	}
 	v.Version = plan.Version
-	for _, n := range plan.Tasks() {
-		add(n.Path, n.Kind)
-	}
+	plan.Walk(i, func(path string, n *machine.Node, s machine.Status) { add(path, n.Kind, s) })
 	return v
 }
 

@@ -1,7 +1,9 @@
 package machine
 
 import (
+	"bytes"
 	"slices"
+	"strings"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -267,19 +269,20 @@ func (f *flow) joined(p place, failures bool) {
 // joinItems begins further runs of a ForEach, as many as may run at once, and sees whether all
 // have ended.
 func (f *flow) joinItems(p place) {
-	running, failures, n := 0, false, f.count(p)
-	var next []int
-	for k := range n {
-		switch f.status(p.item(k)) {
-		case Executing, Stopped:
+	states := f.states(p)
+	running, failures := 0, false
+	for _, state := range states {
+		switch state {
+		case itemExecuting, itemStopped:
 			running++
-		case Failure:
+		case itemFailed:
 			failures = true
-		case "":
-			next = append(next, k)
 		}
 	}
-	for _, k := range next {
+	for k, state := range states {
+		if state != itemNotStarted {
+			continue
+		}
 		if limit := p.n.Concurrency; limit > 0 && running >= limit {
 			return
 		}
@@ -289,6 +292,20 @@ func (f *flow) joinItems(p place) {
 	if running == 0 {
 		f.joined(p, failures)
 	}
+}
+
+// states are those of the runs of a ForEach, as this event leaves them.
+func (f *flow) states(p place) []byte {
+	states := bytes.Repeat([]byte{itemNotStarted}, f.count(p))
+	if items := f.i.ItemsOf(p.path); items != nil && (f.e.Path != p.path || len(f.e.Items) == 0) {
+		copy(states, items.States)
+	}
+	for path, s := range f.now {
+		if strings.HasSuffix(path, "]") && path[:strings.LastIndexByte(path, '[')] == p.path {
+			states[indexOf(path)] = itemState(s)
+		}
+	}
+	return states
 }
 
 // fail goes on after a node that failed for good: elsewhere, if the nearest node around it
@@ -468,9 +485,6 @@ func (f *flow) run(pl place) {
 		f.ended(pl, Completed)
 	case pl.n.Kind == eventlog.ForEach:
 		f.now[pl.path] = Executing
-		for k := range f.e.Items { // of an earlier try
-			f.now[pl.item(k).path] = ""
-		}
 		f.joinItems(pl)
 	default:
 		f.now[pl.path] = Executing
