@@ -284,7 +284,10 @@ func TestMessageFrom(t *testing.T) {
 		}
 		return nil
 	}), workflow.Listen("news", "news", workflow.By("id", func(j *job) string { return j.ID }, func(m *news) string { return m.ID }),
-		func(ctx context.Context, j *job, _ news) (bool, error) { j.Steps = append(j.Steps, seen(ctx)); return true, nil }))
+		func(ctx context.Context, j *job, _ news) (bool, error) {
+			j.Steps = append(j.Steps, seen(ctx))
+			return true, nil
+		}))
 	def = workflow.StartOn(def, "start", func(ctx context.Context, id *string) (string, job, error) {
 		return *id, job{ID: *id, Steps: []string{seen(ctx)}}, nil
 	})
