@@ -24,8 +24,11 @@ func (s *server) api(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+instances, s.start)
 	mux.HandleFunc("GET "+instances+"/{id}", s.get)
 	mux.HandleFunc("GET "+instances+"/{id}/events", s.events)
-	mux.HandleFunc("POST "+instances+"/{id}/stop", s.act((*workflow.Engine).Stop))
-	mux.HandleFunc("POST "+instances+"/{id}/retry", s.act((*workflow.Engine).Retry))
+	mux.HandleFunc("POST "+instances+"/{id}/stop", s.act((*workflow.Engine).Stop, s.tell))
+	mux.HandleFunc("POST "+instances+"/{id}/retry", s.act((*workflow.Engine).Retry, s.tell))
+	mux.HandleFunc("DELETE "+instances+"/{id}", s.act((*workflow.Engine).Delete, func(_ context.Context, w http.ResponseWriter, _ string) {
+		w.WriteHeader(http.StatusNoContent)
+	}))
 }
 
 // page of a list.
@@ -173,7 +176,7 @@ func (s *server) tell(ctx context.Context, w http.ResponseWriter, id string) {
 }
 
 // act makes the handler of what changes an instance and takes a reason.
-func (s *server) act(f func(*workflow.Engine, context.Context, string, string) error) http.HandlerFunc {
+func (s *server) act(f func(*workflow.Engine, context.Context, string, string) error, tell func(context.Context, http.ResponseWriter, string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
 			Reason string `json:"reason"`
@@ -193,7 +196,7 @@ func (s *server) act(f func(*workflow.Engine, context.Context, string, string) e
 			fail(w, problemOf(err))
 			return
 		}
-		s.tell(ctx, w, id)
+		tell(ctx, w, id)
 	}
 }
 

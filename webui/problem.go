@@ -31,6 +31,7 @@ var codes = []struct {
 }{
 	{workflow.ErrNotFound, http.StatusNotFound, "not_found"},
 	{workflow.ErrTerminal, http.StatusConflict, "ended"},
+	{workflow.ErrRunning, http.StatusConflict, "running"},
 	{workflow.ErrNotFailed, http.StatusConflict, "not_failed"},
 	{workflow.ErrQuarantined, http.StatusConflict, "quarantined"},
 	{workflow.ErrExpired, http.StatusConflict, "expired"},

@@ -60,6 +60,11 @@ func (e *Engine) Retry(ctx context.Context, id, reason string) error {
 	return e.byID(ctx, eventlog.RetryInstance, "retry", id, reason)
 }
 
+// Delete is Handle.Delete by id.
+func (e *Engine) Delete(ctx context.Context, id, reason string) error {
+	return e.byID(ctx, eventlog.DeleteInstance, "delete", id, reason)
+}
+
 func (e *Engine) byID(ctx context.Context, t eventlog.RequestType, verb, id, reason string) error {
 	if _, err := e.call(ctx, &eventlog.Request{Type: t, ID: id, Reason: reason}); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, id, err)

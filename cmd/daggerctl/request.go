@@ -66,6 +66,13 @@ func retryCommand(e *env) *cobra.Command {
 	})
 }
 
+func deleteCommand(e *env) *cobra.Command {
+	return reasonCommand(e, eventlog.DeleteInstance, &cobra.Command{
+		Use: "delete ID --reason TEXT", Short: "forget an instance that has ended",
+		Long: "delete forgets an instance that has ended: its state goes from the store, its events stay in the log. Its id may be started anew.\n\n" + decided,
+	})
+}
+
 func reasonCommand(e *env, t eventlog.RequestType, c *cobra.Command) *cobra.Command {
 	a := requestArgs{Request: eventlog.Request{Type: t}}
 	c.Args = oneID
@@ -88,7 +95,7 @@ func requestFlag(c *cobra.Command, a *requestArgs) {
 
 // done says what became of a request.
 var done = map[eventlog.RequestType]string{
-	eventlog.StartInstance: "is started", eventlog.StopInstance: "is stopped", eventlog.RetryInstance: "goes on",
+	eventlog.StartInstance: "is started", eventlog.StopInstance: "is stopped", eventlog.RetryInstance: "goes on", eventlog.DeleteInstance: "is deleted",
 }
 
 // request asks an instance for something and waits for the answer.
