@@ -142,10 +142,11 @@ func firstError(a, b error) error {
 
 // eventWriter appends events to a partition of a log in transactions of some size.
 type eventWriter struct {
-	owner  eventlog.Owner
-	events [][]byte
-	types  []eventlog.Type
-	bytes  int
+	owner    eventlog.Owner
+	events   [][]byte
+	types    []eventlog.Type
+	messages []eventlog.Record
+	bytes    int
 }
 
 func newEventWriter(ctx context.Context, log eventlog.Log, p int32) (*eventWriter, error) {
@@ -169,13 +170,13 @@ func (w *eventWriter) flush(ctx context.Context) error {
 	if len(w.events) == 0 {
 		return nil
 	}
-	if _, err := w.owner.Append(ctx, w.events, w.types, nil); err != nil {
+	if _, err := w.owner.Append(ctx, w.events, w.types, w.messages); err != nil {
 		return err
 	}
 	if err := w.owner.Commit(ctx); err != nil {
 		return err
 	}
-	w.events, w.types, w.bytes = nil, nil, 0
+	w.events, w.types, w.messages, w.bytes = nil, nil, nil, 0
 	return nil
 }
 
