@@ -236,11 +236,12 @@ func (f *follower) batch(ctx context.Context, logID string, records []eventlog.R
 		if e.N != next.N+1 {
 			return fmt.Errorf("%w: event %d follows event %d", ErrHistory, e.N, next.N)
 		}
-		if err := f.fold(ctx, tx, e); err != nil {
-			return &foldError{fmt.Errorf("fold event %d: %w", e.N, err)}
-		}
-		if tx.err != nil {
+		err := f.fold(ctx, tx, e)
+		if tx.err != nil { // whatever the fold makes of it
 			return tx.err
+		}
+		if err != nil {
+			return &foldError{fmt.Errorf("fold event %d: %w", e.N, err)}
 		}
 		next.N, next.Offset, next.LogID, next.Sum = e.N, rec.Offset, logID, sum
 	}

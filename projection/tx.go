@@ -61,7 +61,7 @@ func (t *Tx) Del(kind Kind, key []byte) { t.set(kind, key, nil) }
 
 func (t *Tx) set(kind Kind, key, value []byte) {
 	if kind < MinKind || kind == KindCount {
-		t.fail(fmt.Errorf("projection: kind %#x is not for Put and Del", byte(kind)))
+		t.fail(&foldError{fmt.Errorf("projection: kind %#x is not for Put and Del", byte(kind))})
 		return
 	}
 	t.rows[txKey{kind, string(key)}] = txRow{value, true}
