@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/audit"
 	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/workflow"
@@ -94,6 +95,8 @@ func fixture() {
 		err = damage(os.Args[2])
 	case "spoil":
 		err = spoil(ctx)
+	case "rest":
+		err = rest(ctx)
 	case "tamper":
 		err = tamper(ctx)
 	}
@@ -294,4 +297,21 @@ func tamper(ctx context.Context) (err error) {
 	next := w
 	next.N++
 	return part.Apply(ctx, projection.Batch{Expected: w.N, New: next, Put: []projection.Row{{Kind: projection.KindInstance, Key: []byte("job-2"), Value: value}}})
+}
+
+// rest runs an engine until everything that was told has been decided.
+func rest(ctx context.Context) error {
+	return withEngine(ctx, func(e *workflow.Engine) error {
+		for {
+			r, err := audit.Log(ctx, e.Log(), audit.Options{Settled: true})
+			if err != nil || r.Violations == 0 && !r.Moved {
+				return err
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return r.Err()
+			}
+		}
+	})
 }
