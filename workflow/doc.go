@@ -23,9 +23,11 @@
 //			workflow.Execute("deliver", courier.Deliver).With(workflow.Retry(5, time.Second))))
 //
 // Nodes run one after the other. Execute calls a function, Command sends a message in the
-// very transaction of its event, Listen waits for a message that matches the instance.
-// Retry, Timeout and Buffer are given with Node.With. A task that fails for good makes its
-// instance fail.
+// very transaction of its event, Listen waits for a message that matches the instance; At and
+// Every wait for times. Parallel runs branches at once, ForEach a sequence for each item of a
+// list, Decide one of several nodes, Dynamic processes that are chosen at run time. Policies
+// (Retry, Timeout, OnFailure, Deadline, …) are given with Node.With. A task that fails for
+// good makes its instance fail, unless OnFailure says otherwise.
 //
 // A handler is func(context.Context, *Order) error or close to it. It gets parameters of its
 // own for each attempt. When it returns nil the top-level fields that it changed are
@@ -64,7 +66,8 @@
 // # What is guaranteed
 //
 //   - A transition that was acknowledged is not lost, and none is applied twice, whatever
-//     dies, hangs or comes back. Start, Stop and Retry are decided once.
+//     dies, hangs or comes back. Start, Stop, Retry and Delete are
+//     decided once.
 //   - Handlers run at least once. A handler whose process died is started again, under the
 //     same attempt number; a result that comes too late is dropped. Use
 //     TaskFrom(ctx).IdempotencyKey towards the outside.
@@ -82,8 +85,7 @@
 //
 // # Limits
 //
-// Tasks run in sequence. What passes between tasks are fields of the parameters, which
-// nothing proves to be set. Parameters and messages are JSON and must fit a record of the
+// What passes between tasks are fields of the parameters, which nothing proves to be set. Parameters and messages are JSON and must fit a record of the
 // log (one megabyte as Kafka comes); a name has at most 255 bytes, an id or a key's value
 // 512. Functions given to By are called for every message of the topic: keep them cheap.
 package workflow
