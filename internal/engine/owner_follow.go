@@ -111,18 +111,17 @@ func (o *owner) reconcile(i *machine.Instance) {
 		return
 	}
 	var still []jobKey
-	wanted, known := setOf(works), map[machine.Work]bool{}
+	wanted := setOf(works)
 	for _, k := range running {
-		if k.run == i.Run && wanted[k.work] {
+		if k.run == i.Run && wanted.take(k.work) {
 			still = append(still, k)
-			known[k.work] = true
 		} else {
 			o.effects.cancel = append(o.effects.cancel, k)
 		}
 	}
 	for _, w := range works {
-		if known[w] {
-			continue
+		if !wanted.take(w) {
+			continue // it runs
 		}
 		k := jobKey{i.ID, i.Run, w}
 		still = append(still, k)
@@ -153,12 +152,35 @@ func jobOf(i *machine.Instance, k jobKey) job {
 	return j
 }
 
-func setOf(works []machine.Work) map[machine.Work]bool {
-	set := make(map[machine.Work]bool, len(works))
-	for _, w := range works {
-		set[w] = true
+// workSet is what an instance wants. Most want one thing: a map is made for many.
+type workSet struct {
+	few  []machine.Work
+	many map[machine.Work]bool
+}
+
+func setOf(works []machine.Work) *workSet {
+	if len(works) <= 8 {
+		return &workSet{few: slices.Clone(works)}
 	}
-	return set
+	s := &workSet{many: make(map[machine.Work]bool, len(works))}
+	for _, w := range works {
+		s.many[w] = true
+	}
+	return s
+}
+
+// take says whether the work is in the set, and takes it out.
+func (s *workSet) take(w machine.Work) bool {
+	if s.many != nil {
+		has := s.many[w]
+		delete(s.many, w)
+		return has
+	}
+	k := slices.Index(s.few, w)
+	if k >= 0 {
+		s.few = slices.Delete(s.few, k, k+1)
+	}
+	return k >= 0
 }
 
 // scanned compares the due index with what is in memory: it should find nothing new but what
