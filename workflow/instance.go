@@ -124,6 +124,10 @@ func (e *Engine) Count(ctx context.Context, f Filter) (Counts, error) {
 	if err != nil {
 		return Counts{}, told("", err)
 	}
+	return countsOf(n, asOf), nil
+}
+
+func countsOf(n map[string]int64, asOf map[int32]uint64) Counts {
 	c := Counts{Of: map[string]map[Status]int64{}, AsOf: asOf}
 	for name, k := range n {
 		slash := strings.LastIndexByte(name, '/')
@@ -133,7 +137,7 @@ func (e *Engine) Count(ctx context.Context, f Filter) (Counts, error) {
 		}
 		c.Of[definition][status] += k
 	}
-	return c, nil
+	return c
 }
 
 func (f Filter) engine() engine.Filter {

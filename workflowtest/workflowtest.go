@@ -53,7 +53,13 @@ const pause = 50 * time.Millisecond
 func New(t testing.TB, definitions ...workflow.AnyDefinition) *Kit {
 	t.Helper()
 	requireBubble(t)
-	eng, err := workflow.Open(context.Background(), workflow.Config{Log: "mem:?partitions=4", Store: "mem:", Logger: slog.New(slog.DiscardHandler)})
+	return open(t, workflow.Config{Log: "mem:?partitions=4", Store: "mem:", Logger: slog.New(slog.DiscardHandler)}, definitions...)
+}
+
+// open runs an engine until the test ends.
+func open(t testing.TB, c workflow.Config, definitions ...workflow.AnyDefinition) *Kit {
+	t.Helper()
+	eng, err := workflow.Open(context.Background(), c)
 	if err != nil {
 		t.Fatalf("workflowtest: %v", err)
 	}

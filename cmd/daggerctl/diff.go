@@ -10,7 +10,6 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/engine"
-	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
 )
 
@@ -107,22 +106,11 @@ func diff(ctx context.Context, e *env, a diffArgs) (err error) {
 	return nil
 }
 
-// stateAt is the state of an instance as it is compared: all that the fold knows of it, but
-// the numbers that every event changes.
+// stateAt is the state of an instance as it is compared.
 func stateAt(ctx context.Context, log eventlog.Log, store projection.Store, id string, p engine.Point) ([]byte, error) {
 	i, _, err := engine.ReadInstanceAt(ctx, log, store, id, p)
 	if err != nil {
 		return nil, err
 	}
-	return encodeState(i)
-}
-
-func encodeState(i *machine.Instance) ([]byte, error) {
-	c := i.Clone()
-	c.N, c.Seq, c.Updated = 0, 0, 0
-	data, err := json.Marshal(c)
-	if err != nil {
-		return nil, fmt.Errorf("encode instance: %w", err)
-	}
-	return data, nil
+	return engine.Comparable(i)
 }

@@ -18,6 +18,7 @@ type exportArgs struct {
 	id        string
 	partition int
 	all       bool
+	atRest    bool
 	file      string
 }
 
@@ -33,8 +34,8 @@ func exportCommand(e *env) *cobra.Command {
 		},
 		Long: "export writes events as they stand in the log, one in a line: {\"partition\":…,\"offset\":…,\"event\":{…}}, between a head and an end that shows that the file is whole. " +
 			"The export of one instance is what to add to a report of a mistake: workflowtest replays it in a test. Parameters and messages stand in it as they are.\n\n" +
-			"With --all it also says what was under way. import refuses that, so stop the engines when nothing has happened for some seconds, and export then.",
-		Example: "  daggerctl export order-42 > order-42.jsonl\n  daggerctl export --all --file all.jsonl",
+			"With --all it can be imported only if nothing was under way: stop the engines when nothing has happened for some seconds, and export with --at-rest.",
+		Example: "  daggerctl export order-42 > order-42.jsonl\n  daggerctl export --all --at-rest --file all.jsonl",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				a.id = args[0]
@@ -45,6 +46,7 @@ func exportCommand(e *env) *cobra.Command {
 	f := c.Flags()
 	f.IntVar(&a.partition, "partition", -1, "the partition `N`")
 	f.BoolVar(&a.all, "all", false, "everything")
+	f.BoolVar(&a.atRest, "at-rest", false, "with --all: no engine runs (exit status 4 if one does), so that it can be imported")
 	f.StringVar(&a.file, "file", "-", "write to the `FILE`; - is standard output")
 	complete(c, e)
 	return c
@@ -61,6 +63,9 @@ func export(ctx context.Context, e *env, a exportArgs) (err error) {
 	if given != 1 {
 		return failure(statusUsage, "one instance id, --partition or --all is needed")
 	}
+	if a.atRest && !a.all {
+		return failure(statusUsage, "--at-rest goes with --all")
+	}
 	log, err := e.openLog(ctx)
 	if err != nil {
 		return err
@@ -69,7 +74,7 @@ func export(ctx context.Context, e *env, a exportArgs) (err error) {
 	if a.partition >= int(log.Partitions()) {
 		return failure(statusUsage, "--partition %d: the log has partitions 0 to %d", a.partition, log.Partitions()-1)
 	}
-	o := engine.ExportOptions{ID: a.id}
+	o := engine.ExportOptions{ID: a.id, AtRest: a.atRest}
 	var partitions []int32
 	if a.partition >= 0 {
 		p := int32(a.partition)
@@ -96,6 +101,9 @@ func export(ctx context.Context, e *env, a exportArgs) (err error) {
 	o.Progress = func(p int32, n, _ int64) { bar.set(p, n) }
 	done, err := engine.Export(ctx, log, w, o)
 	bar.end()
+	if errors.Is(err, engine.ErrNotQuiet) {
+		return &statusError{statusRefused, fmt.Errorf("export: %w", err)}
+	}
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
@@ -124,7 +132,7 @@ func importCommand(e *env) *cobra.Command {
 			"What it did before stays in the export: in the new log it begins with the import. Handlers that ran, or waited for their next attempt, start again, with new idempotency keys. " +
 			"Ids of calls are forgotten: a call that is repeated over the import is a new one.\n\n" +
 			"At the end the new log is audited; a violation is exit status 5. Interrupted, it leaves a log that must be thrown away.",
-		Example: "  daggerctl export --all --log file:dagger-data/log --file all.jsonl\n  daggerctl import all.jsonl --to 'kafka://localhost:9092/orders?partitions=64'",
+		Example: "  daggerctl export --all --at-rest --log file:dagger-data/log --file all.jsonl\n  daggerctl import all.jsonl --to 'kafka://localhost:9092/orders?partitions=64'",
 		RunE: func(c *cobra.Command, args []string) error {
 			a.file = args[0]
 			return importFile(c.Context(), e, a)

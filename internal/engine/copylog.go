@@ -152,7 +152,7 @@ func resting(ctx context.Context, log eventlog.Log, group, topic string, f func(
 		}
 	}()
 	// Who died lately still counts as a member for some seconds.
-	wait, cancel := context.WithTimeoutCause(ctx, 15*time.Second, fmt.Errorf("%w: the group %s has other members; stop the engines that run on %s", ErrNotQuiet, group, log.URL()))
+	wait, cancel := context.WithTimeoutCause(ctx, 10*time.Second, fmt.Errorf("%w: the group %s has other members; stop the engines that run on %s", ErrNotQuiet, group, log.URL()))
 	defer cancel()
 	for {
 		assigned, err := m.Assigned(wait)
@@ -499,7 +499,7 @@ func (c *copier) unmoved(ctx context.Context) error {
 			return fmt.Errorf("describe topic %s: %w", name, err)
 		}
 		if is.ID != was.ID || !slices.Equal(is.Partitions, was.Partitions) {
-			return fmt.Errorf("%w: topic %s of %s has got records meanwhile: stop who writes, throw the copy away, and copy again", ErrNotQuiet, name, strings.TrimSpace(c.from.URL()))
+			return fmt.Errorf("%w: topic %s of %s has got records meanwhile: stop who writes, throw away what was made, and begin again", ErrNotQuiet, name, strings.TrimSpace(c.from.URL()))
 		}
 	}
 	return nil

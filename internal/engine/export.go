@@ -55,7 +55,7 @@ type exportEnd struct {
 	Requests int64 `json:"requests,omitempty"`
 	// Relays are what relays read next; of scope all, when no engine ran.
 	Relays []exportRelay `json:"relays,omitempty"`
-	InUse  bool          `json:"inUse,omitempty"` // engines ran
+	InUse  bool          `json:"inUse,omitempty"` // engines may have run
 }
 
 type exportRelay struct {
@@ -67,9 +67,12 @@ type exportRelay struct {
 
 // ExportOptions of Export. The zero value exports everything.
 type ExportOptions struct {
-	ID        string                               // one instance
-	Partition *int32                               // one partition
-	Progress  func(partition int32, done, _ int64) // offsets; may be nil
+	ID        string // one instance
+	Partition *int32 // one partition
+	// AtRest says that no engine runs (ErrNotQuiet if one does); only then can everything be
+	// imported. It joins the engines' consumer groups for a moment.
+	AtRest   bool
+	Progress func(partition int32, done, _ int64) // offsets; may be nil
 }
 
 // Exported is what Export wrote.
@@ -153,8 +156,10 @@ func (x *exporter) run(ctx context.Context) error {
 		}
 	}
 	end := &exportEnd{Events: x.events}
-	if err := x.rest(ctx, c, end); err != nil {
-		return err
+	if end.InUse = !x.o.AtRest; x.o.AtRest {
+		if err := x.rest(ctx, c, end); err != nil {
+			return err
+		}
 	}
 	return x.line(exportLine{End: end})
 }
@@ -217,12 +222,7 @@ func (x *exporter) partition(ctx context.Context, p int32) error {
 
 // rest says what was under way.
 func (x *exporter) rest(ctx context.Context, c *copier, end *exportEnd) error {
-	err := resting(ctx, x.log, x.log.App()+".owners", eventlog.RequestsTopic(x.log.App()), nil)
-	if errors.Is(err, ErrNotQuiet) {
-		end.InUse = true
-		return nil
-	}
-	if err != nil {
+	if err := resting(ctx, x.log, x.log.App()+".owners", eventlog.RequestsTopic(x.log.App()), nil); err != nil {
 		return err
 	}
 	requests := c.before[eventlog.RequestsTopic(x.log.App())]
@@ -254,20 +254,11 @@ func (x *exporter) rest(ctx context.Context, c *copier, end *exportEnd) error {
 				return fmt.Errorf("describe topic %s: %w", s.Topic, err)
 			}
 			next, err := c.next(ctx, t, s.Key)
-			if errors.Is(err, ErrNotQuiet) {
-				end.InUse = true
-				return nil
-			}
 			if err != nil {
 				return err
 			}
 			end.Relays = append(end.Relays, exportRelay{s.Topic, t.ID, s.Key, next})
 		}
 	}
-	if err := c.unmoved(ctx); errors.Is(err, ErrNotQuiet) {
-		end.InUse = true
-	} else if err != nil {
-		return err
-	}
-	return nil
+	return c.unmoved(ctx)
 }

@@ -3,10 +3,24 @@ package engine
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/godagger/dagger/internal/machine"
 )
+
+// Comparable is the state of an instance as JSON, without the numbers that every event changes.
+func Comparable(i *machine.Instance) ([]byte, error) {
+	c := i.Clone()
+	c.N, c.Seq, c.Updated = 0, 0, 0
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode instance: %w", err)
+	}
+	return data, nil
+}
 
 // Change is a difference between two states.
 type Change struct {

@@ -169,7 +169,7 @@ func (x *importSource) atRest() error {
 	}
 	switch {
 	case x.end.InUse:
-		return fmt.Errorf("%w (engines ran)", ErrNotAtRest)
+		return fmt.Errorf("%w (engines may have run)", ErrNotAtRest)
 	case x.end.Requests > 0:
 		return fmt.Errorf("%w (%d requests were not consumed)", ErrNotAtRest, x.end.Requests)
 	}

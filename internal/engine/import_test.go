@@ -124,7 +124,7 @@ func TestImport(t *testing.T) {
 
 	for _, partitions := range []int32{7, 1} {
 		var file bytes.Buffer
-		if _, err := Export(ctx, log, &file, ExportOptions{}); err != nil {
+		if _, err := Export(ctx, log, &file, ExportOptions{AtRest: true}); err != nil {
 			t.Fatal(err)
 		}
 		to := newMemLog(t, fmt.Sprintf("with-%d", partitions), partitions)
@@ -262,10 +262,17 @@ func TestImportNotAtRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var file bytes.Buffer
-	if _, err := Export(ctx, log, &file, ExportOptions{}); err != nil {
+	if _, err := Export(ctx, log, &file, ExportOptions{AtRest: true}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Import(ctx, newMemLog(t, "to", 2), &file, ImportOptions{}); !errors.Is(err, ErrNotAtRest) {
 		t.Errorf("a request that is not consumed: %v", err)
+	}
+	file.Reset()
+	if _, err := Export(ctx, log, &file, ExportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Import(ctx, newMemLog(t, "to", 2), &file, ImportOptions{}); !errors.Is(err, ErrNotAtRest) {
+		t.Errorf("an export of a log that may have been in use: %v", err)
 	}
 }

@@ -1,0 +1,58 @@
+package workflow
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/engine"
+)
+
+// Export writes the events of an instance to w as JSON lines, as they stand in the log;
+// workflowtest.NewFrom makes a test of them. ErrNotFound: there is no such instance.
+// Parameters and messages stand in it as they are.
+func (e *Engine) Export(ctx context.Context, w io.Writer, id string) error {
+	if id == "" {
+		return fmt.Errorf("export: %w", told(id, engine.ErrNotFound))
+	}
+	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{ID: id}); err != nil {
+		return told(id, fmt.Errorf("export: %w", err))
+	}
+	return nil
+}
+
+// ExportAll writes all events of an application to w as JSON lines, for Import. No engine may
+// run on the log; it joins the engines' consumer groups for a moment to see that.
+func ExportAll(ctx context.Context, log eventlog.Log, w io.Writer) error {
+	if _, err := engine.Export(ctx, log, w, engine.ExportOptions{AtRest: true}); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	return nil
+}
+
+// Import makes a new application of what Export or ExportAll wrote, in a log that may have another count of
+// partitions. Each instance has the state that it had, and waits for what it waited for; its
+// history begins with the import. Handlers that ran, or waited for their next attempt, start
+// again with new idempotency keys. It refuses a log that has events, an export that is not
+// whole, and one that was made while something was under way. After another error the log must
+// be thrown away.
+func Import(ctx context.Context, log eventlog.Log, r io.Reader) error {
+	if _, err := engine.Import(ctx, log, r, engine.ImportOptions{Now: time.Now().UnixMilli()}); err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	return nil
+}
+
+// CopyLog copies an application into an empty log with the same count of partitions, for
+// example from the embedded log to Kafka or back, so that every instance goes on there. No
+// engine may run on the source. Messages that Command tasks have sent are copied only where
+// topics names their topic. The engine that goes on takes an empty store. After an error the
+// copy must be thrown away.
+func CopyLog(ctx context.Context, from, to eventlog.Log, topics ...string) error {
+	if _, err := engine.CopyLog(ctx, from, to, engine.CopyOptions{Topics: topics}); err != nil {
+		return fmt.Errorf("copy log: %w", err)
+	}
+	return nil
+}

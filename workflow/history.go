@@ -1,0 +1,165 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/engine"
+)
+
+// Moment is a moment in the history of an application. The zero Moment is now.
+type Moment struct{ point engine.Point }
+
+// AtTime is the state of all events that are not later than t.
+func AtTime(t time.Time) Moment { return Moment{engine.AtTime(t)} }
+
+// AtEvent is the state of the events of an instance's partition up to number n.
+func AtEvent(n uint64) Moment { return Moment{engine.AtEvent(n)} }
+
+// AtEvents is the state of the events up to a number for each partition, such as Page.AsOf; a
+// partition that is not named is as it is now.
+func AtEvents(n map[int32]uint64) Moment { return Moment{engine.AtEvents(n)} }
+
+// AtOffset is the state of the events of an instance's partition up to an offset of the events
+// topic.
+func AtOffset(offset int64) Moment { return Moment{engine.AtOffset(offset)} }
+
+// GetAt is the instance as it was at a moment, folded from the log; ErrNotFound when it did
+// not exist then.
+func (e *Engine) GetAt(ctx context.Context, id string, m Moment) (Instance, error) {
+	i, _, err := engine.ReadInstanceAt(ctx, e.log, e.store, id, m.point)
+	if err != nil {
+		return Instance{}, told(id, err)
+	}
+	return e.view(i), nil
+}
+
+// Fleet is all instances at a moment.
+type Fleet struct {
+	e    *Engine
+	past *engine.Past
+}
+
+// AsOf folds the log up to a moment, in memory: it takes as long as the log is. The moment is
+// a time or a number for each partition.
+func (e *Engine) AsOf(ctx context.Context, m Moment) (*Fleet, error) {
+	past, err := engine.ReadPast(ctx, e.log, m.point, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fold the log: %w", err)
+	}
+	return &Fleet{e, past}, nil
+}
+
+// List is Engine.List at the moment.
+func (f *Fleet) List(ctx context.Context, filter Filter) (Page, error) {
+	p, err := f.past.List(ctx, filter.engine())
+	if err != nil {
+		return Page{}, told("", err)
+	}
+	page := Page{Cursor: p.Cursor, AsOf: p.AsOf}
+	for _, i := range p.Instances {
+		page.Instances = append(page.Instances, f.e.view(i))
+	}
+	return page, nil
+}
+
+// Count is Engine.Count at the moment.
+func (f *Fleet) Count(ctx context.Context, filter Filter) (Counts, error) {
+	n, err := f.past.Count(ctx, filter.engine())
+	if err != nil {
+		return Counts{}, told("", err)
+	}
+	return countsOf(n, f.past.AsOf()), nil
+}
+
+// Get is Engine.Get at the moment.
+func (f *Fleet) Get(id string) (Instance, error) {
+	i, err := f.past.Get(id)
+	if err != nil {
+		return Instance{}, told(id, err)
+	}
+	return f.e.view(i), nil
+}
+
+// Change is a difference between two states of an instance.
+type Change struct {
+	Path string // where, e.g. tasks[Order/ready].status
+	From string // as JSON; "" = was not there
+	To   string // as JSON; "" = is not there
+}
+
+// Diff is what differs in an instance between two moments; all of it, where it did not exist
+// at one of them. ErrNotFound when it existed at neither.
+func (e *Engine) Diff(ctx context.Context, id string, from, to Moment) ([]Change, error) {
+	var states [2][]byte
+	var missing error
+	for k, m := range []Moment{from, to} {
+		i, _, err := engine.ReadInstanceAt(ctx, e.log, e.store, id, m.point)
+		if err != nil {
+			if err = told(id, err); !errors.Is(err, ErrNotFound) || missing != nil {
+				return nil, err
+			}
+			missing = err
+			continue
+		}
+		if states[k], err = engine.Comparable(i); err != nil {
+			return nil, err
+		}
+	}
+	var l []Change
+	for _, c := range engine.Changes(states[0], states[1]) {
+		l = append(l, Change(c))
+	}
+	return l, nil
+}
+
+// Step is an event in the history of an instance.
+type Step struct {
+	N      uint64 // event number
+	At     time.Time
+	Type   eventlog.Type
+	Path   string // of the task
+	By     string // call, handler, message, timer or engine
+	Worker string // that owned the partition
+	Text   string // what happened, in a few words
+	Ended  []Span // what ended with it
+}
+
+// Span is what a task did, and how long.
+type Span struct {
+	Path string
+	What string // "ran", "waited for a message on …"
+	From time.Time
+	To   time.Time // zero: it goes on
+}
+
+// History of an instance: what happened, and what goes on.
+type History struct {
+	Steps []Step
+	Open  []Span
+}
+
+// History is what happened to an instance up to a moment, who did it, what it waited for and
+// how long; ErrNotFound when it did not exist then.
+func (e *Engine) History(ctx context.Context, id string, m Moment) (History, error) {
+	t, err := engine.ReadTimeline(ctx, e.log, id, m.point)
+	if err != nil {
+		return History{}, told(id, err)
+	}
+	h := History{Open: spans(t.Open)}
+	for _, s := range t.Steps {
+		h.Steps = append(h.Steps, Step{N: s.N, At: s.At, Type: s.Type, Path: s.Path, By: s.By, Worker: s.Worker, Text: s.Text, Ended: spans(s.Spans)})
+	}
+	return h, nil
+}
+
+func spans(l []engine.Span) []Span {
+	var out []Span
+	for _, s := range l {
+		out = append(out, Span(s))
+	}
+	return out
+}
