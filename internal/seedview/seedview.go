@@ -122,7 +122,7 @@ func id(i *machine.Instance, path string) string { return i.ID + "/" + path }
 // typeOf a node of a plan.
 func typeOf(kind eventlog.Kind, composite bool) string {
 	switch {
-	case kind == eventlog.Parallel:
+	case kind == eventlog.Parallel, kind == eventlog.ForEach:
 		return TypeParallel
 	case composite, kind == eventlog.Process:
 		return TypeProcess

@@ -73,25 +73,31 @@ func pizzaWaits() *machine.Instance {
 
 // deep has every kind of node that surrounds others, two of them expanded.
 func deep(t *testing.T) *machine.Plan {
+	ship := node(eventlog.ForEach, "Ship", node(eventlog.Process, "Ship[]", node(eventlog.Execute, "Ship[]/pack"), node(eventlog.Execute, "Ship[]/send")))
+	ship.Attached = []machine.Node{node(eventlog.Monitor, "Ship@alarm"), node(eventlog.OnStop, "Ship@stop")}
 	return plan(t,
 		node(eventlog.Process, "Start", node(eventlog.Execute, "Start/a"), node(eventlog.Decide, "Start/which", node(eventlog.Execute, "Start/which/yes"), node(eventlog.Execute, "Start/which/no"))),
-		node(eventlog.Parallel, "Pre", node(eventlog.Process, "Pre[]/A", node(eventlog.Execute, "Pre[]/A/task")), node(eventlog.Process, "Pre[]/B", node(eventlog.Execute, "Pre[]/B/task"))),
-		node(eventlog.Parallel, "Ship", node(eventlog.Process, "Ship[]", node(eventlog.Execute, "Ship[]/pack"), node(eventlog.Execute, "Ship[]/send"))),
+		node(eventlog.Dynamic, "Pre", node(eventlog.Process, "Pre[]", node(eventlog.Process, "Pre[]/A", node(eventlog.Execute, "Pre[]/A/task")), node(eventlog.Process, "Pre[]/B", node(eventlog.Execute, "Pre[]/B/task")))),
+		ship,
 		node(eventlog.Process, "End", node(eventlog.Execute, "End/last")))
 }
 
 func deepRuns() *machine.Instance {
-	alarm := task("Ship@alarm", eventlog.Execute, machine.Completed, 9)
+	alarm := task("Ship@alarm", eventlog.Monitor, machine.Completed, 9)
 	fails := task("Ship[2]/pack", eventlog.Execute, machine.Executing, 8)
 	fails.Phase, fails.Error, fails.Attempt, fails.Due = machine.Retrying, "no tape", 1, at(20)
-	packs := task("Ship[10]/pack", eventlog.Execute, machine.Executing, 5)
+	packs := task("Ship[3]/pack", eventlog.Execute, machine.Executing, 5)
 	packs.Phase, packs.Attempt = machine.Running, 1
 	which := task("Start/which", eventlog.Decide, machine.Completed, 3)
 	which.Choice = "yes"
-	return instance(machine.Executing, 9,
+	pre := task("Pre", eventlog.Dynamic, machine.Completed, 5)
+	pre.Choices = []string{"B", "A"}
+	i := instance(machine.Executing, 9,
 		task("Start/a", eventlog.Execute, machine.Completed, 1), which, task("Start/which/yes", eventlog.Execute, machine.Completed, 3), machine.Task{Path: "Start/which/no", Kind: eventlog.Execute, Status: machine.Skipped, Since: at(2)},
-		task("Pre", eventlog.Parallel, machine.Completed, 5), task("Pre[0]/B/task", eventlog.Execute, machine.Completed, 4), task("Pre[1]/A/task", eventlog.Execute, machine.Completed, 5),
-		inside("Ship", eventlog.Parallel, 5), packs, fails, task("Ship[0]/pack", eventlog.Execute, machine.Completed, 6), task("Ship[0]/send", eventlog.Execute, machine.Completed, 7), alarm)
+		pre, task("Pre[0]/B/task", eventlog.Execute, machine.Completed, 4), task("Pre[1]/A/task", eventlog.Execute, machine.Completed, 5),
+		inside("Ship", eventlog.ForEach, 5), packs, fails, alarm)
+	i.Items = []machine.Items{{Path: "Ship", Values: make([]json.RawMessage, 5), Seqs: make([]uint64, 5), States: "CSEE."}}
+	return i
 }
 
 // TestShapes compares whole trees with golden files.
@@ -236,9 +242,10 @@ func BenchmarkUpdate(b *testing.B) {
 	for _, n := range []int{3, 300} {
 		i := instance(machine.Executing, 3)
 		for k := range n {
-			i.Tasks = append(i.Tasks, task(fmt.Sprintf("Ship[%d]/pack", k), eventlog.Execute, machine.Completed, 1))
+			i.Tasks = append(i.Tasks, task(fmt.Sprintf("Ship[%d]/pack", k), eventlog.Execute, machine.Executing, 1))
 		}
-		p, err := machine.NewPlan("Demo", 1, []machine.Node{node(eventlog.Parallel, "Ship", node(eventlog.Process, "Ship[]", node(eventlog.Execute, "Ship[]/pack")))})
+		i.Items = []machine.Items{{Path: "Ship", Values: make([]json.RawMessage, n), Seqs: make([]uint64, n), States: strings.Repeat("E", n)}}
+		p, err := machine.NewPlan("Demo", 1, []machine.Node{node(eventlog.ForEach, "Ship", node(eventlog.Process, "Ship[]", node(eventlog.Execute, "Ship[]/pack")))})
 		if err != nil {
 			b.Fatal(err)
 		}

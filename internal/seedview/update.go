@@ -22,7 +22,11 @@ const (
 // not fit is left out, and named in left_out: the parameters, else the tree, else both, and
 // at last the message. nil: not even the rest fits.
 func Update(i *machine.Instance, plan *machine.Plan, limit int) []byte {
-	if nodeSize*len(i.Tasks) <= limit {
+	nodes := len(i.Tasks)
+	for _, l := range i.Items {
+		nodes += len(l.Values)
+	}
+	if nodeSize*nodes <= limit {
 		n := Tree(i, plan)
 		if data := fitting(n, limit); data != nil {
 			return data

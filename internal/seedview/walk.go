@@ -1,7 +1,6 @@
 package seedview
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,16 +9,13 @@ import (
 	"github.com/godagger/dagger/internal/machine"
 )
 
-// walk goes through an instance along its plan. A path of the plan stands for several of the
-// instance where it has "[]": what was expanded there, and how often, is found in the paths
-// of the instance's tasks.
+// walk goes through an instance along its plan.
 type walk struct {
 	i     *machine.Instance
 	plan  *machine.Plan
 	tasks map[string]*machine.Task
-	items map[string][]int    // indices of what a node expanded to, by its path
-	has   map[string]struct{} // paths of nodes in expanded parts in which something was reached
-	aside map[string][]string // paths of monitors, by that of the node that they watch
+	items map[string][]place        // runs of a ForEach, by its path
+	runs  map[string]machine.Status // of these runs, by path
 }
 
 // place is a node of the plan where it stands in the instance.
@@ -36,40 +32,19 @@ type span struct {
 }
 
 func newWalk(i *machine.Instance, plan *machine.Plan) *walk {
-	w := &walk{i: i, plan: plan, tasks: make(map[string]*machine.Task, len(i.Tasks)), items: map[string][]int{}, has: map[string]struct{}{}, aside: map[string][]string{}}
+	w := &walk{i: i, plan: plan, tasks: make(map[string]*machine.Task, len(i.Tasks)), items: map[string][]place{}, runs: map[string]machine.Status{}}
 	for k := range i.Tasks {
-		path := i.Tasks[k].Path
-		w.tasks[path] = &i.Tasks[k]
-		w.expanded(path)
-		if cut := strings.LastIndexByte(path, '@'); cut > strings.LastIndexByte(path, '/') {
-			w.aside[path[:cut]] = append(w.aside[path[:cut]], path)
-		}
+		w.tasks[i.Tasks[k].Path] = &i.Tasks[k]
 	}
-	for at, l := range w.items {
-		slices.Sort(l)
-		w.items[at] = slices.Compact(l)
+	if plan != nil && len(i.Items) > 0 {
+		plan.Walk(i, func(path string, n *machine.Node, s machine.Status) {
+			if strings.HasSuffix(n.Path, "[]") {
+				at := path[:strings.LastIndexByte(path, '[')]
+				w.items[at], w.runs[path] = append(w.items[at], place{n, path}), s
+			}
+		})
 	}
 	return w
-}
-
-// expanded notes the parts of a path that stand behind an index.
-func (w *walk) expanded(path string) {
-	open := strings.IndexByte(path, '[')
-	if open < 0 {
-		return
-	}
-	for k := open; k <= len(path); k++ {
-		if k < len(path) && path[k] != '/' && path[k] != '[' && path[k] != '@' {
-			continue
-		}
-		w.has[path[:k]] = struct{}{}
-		if k < len(path) && path[k] == '[' {
-			number, _, closed := strings.Cut(path[k+1:], "]")
-			if n, err := strconv.Atoi(number); closed && err == nil {
-				w.items[path[:k]] = append(w.items[path[:k]], n)
-			}
-		}
-	}
 }
 
 // top are the nodes of the first level.
@@ -82,42 +57,51 @@ func (w *walk) top() []place {
 		}
 		return l
 	}
-	return w.places("", "", w.plan.Root)
+	return w.nodes(place{&machine.Node{}, ""}, w.plan.Root)
 }
 
-// inside are the nodes in a node, in order: those of the plan, then monitors that it does not
-// have.
-func (w *walk) inside(p place) []place {
-	l := w.places(p.node.Path, p.at, p.node.Nodes)
-	if w.plan == nil {
-		return l
+// inside are the nodes in a node, in order, and then those that watch it.
+func (w *walk) inside(p place) (l []place) {
+	run := w.runs[p.at]
+	switch {
+	case run == machine.Completed, run == machine.Skipped: // what was inside is forgotten
+	case p.node.Kind == eventlog.ForEach:
+		l = w.items[p.at]
+	case p.node.Kind == eventlog.Dynamic:
+		l = w.chosen(p)
+	default:
+		l = w.nodes(p, p.node.Nodes)
 	}
-	for _, path := range w.aside[p.at] {
-		if !slices.ContainsFunc(l, func(x place) bool { return x.at == path }) {
-			l = append(l, place{&machine.Node{Path: path, Kind: w.tasks[path].Kind}, path})
+	for k := range p.node.Attached {
+		a := &p.node.Attached[k]
+		at := p.at + a.Path[strings.LastIndexByte(a.Path, '@'):]
+		if w.tasks[at] != nil || a.Kind == eventlog.Monitor {
+			l = append(slices.Clip(l), place{a, at})
 		}
 	}
 	return l
 }
 
-// places finds where nodes of the plan that stand in the node with the path stand in the
-// instance, in which that node is at.
-func (w *walk) places(path, at string, nodes []machine.Node) []place {
-	l := make([]place, 0, len(nodes))
+// nodes of the plan inside p, where they stand in the instance.
+func (w *walk) nodes(p place, nodes []machine.Node) []place {
+	l := make([]place, len(nodes))
 	for k := range nodes {
-		if rest := nodes[k].Path[len(path):]; !strings.HasPrefix(rest, "[]") {
-			l = append(l, place{&nodes[k], at + rest})
-		}
+		l[k] = place{&nodes[k], p.at + nodes[k].Path[len(p.node.Path):]}
 	}
-	for _, item := range w.items[at] { // where a node has both, which none has, items come last
-		for k := range nodes {
-			rest, isItem := strings.CutPrefix(nodes[k].Path[len(path):], "[]")
-			if !isItem {
-				continue
-			}
-			x := fmt.Sprintf("%s[%d]%s", at, item, rest)
-			if _, reached := w.has[x]; reached {
-				l = append(l, place{&nodes[k], x})
+	return l
+}
+
+// chosen are the processes that a Dynamic runs, once it has chosen.
+func (w *walk) chosen(p place) (l []place) {
+	t := w.tasks[p.at]
+	if t == nil || len(p.node.Nodes) == 0 {
+		return nil
+	}
+	run := &p.node.Nodes[0]
+	for k, name := range t.Choices {
+		for _, c := range w.nodes(place{run, p.at + "[" + strconv.Itoa(k) + "]"}, run.Nodes) {
+			if c.at[strings.LastIndexByte(c.at, '/')+1:] == name {
+				l = append(l, c)
 			}
 		}
 	}
@@ -154,8 +138,8 @@ func monitor(path string) bool {
 func (w *walk) node(p place, begin int64) (Node, span) {
 	t := w.tasks[p.at]
 	within := w.inside(p)
-	nodes, spans := w.all(within, w.first(p.node.Kind, t, begin), p.node.Kind != eventlog.Parallel)
-	s := w.span(p.node, t, begin, spans)
+	nodes, spans := w.all(within, w.first(p.node.Kind, t, begin), p.node.Kind != eventlog.Parallel && p.node.Kind != eventlog.ForEach)
+	s := w.span(p, t, begin, spans)
 	n := Node{
 		ID: id(w.i, p.at), Type: typeOf(p.node.Kind, len(p.node.Nodes) > 0), Status: status(s.status),
 		TimeCreated: seconds(w.i.Created), TimeSubmitted: seconds(s.from), TimeCompleted: seconds(s.to), LastUpdated: seconds(s.last),
@@ -190,8 +174,8 @@ func (w *walk) first(kind eventlog.Kind, t *machine.Task, begin int64) int64 {
 // span works out the status and the times of a node from its own state, if it has one, and
 // from what is inside. The state keeps the time of the last change alone: a start is the end
 // of what came before.
-func (w *walk) span(n *machine.Node, t *machine.Task, begin int64, inside []span) span {
-	s := span{last: w.i.Created, goesOn: n.Continue}
+func (w *walk) span(p place, t *machine.Task, begin int64, inside []span) span {
+	s := span{last: w.i.Created, goesOn: p.node.Continue}
 	var first, last int64
 	for _, c := range inside {
 		if c.from > 0 && (first == 0 || c.from < first) {
@@ -202,6 +186,11 @@ func (w *walk) span(n *machine.Node, t *machine.Task, begin int64, inside []span
 	}
 	if t == nil {
 		s.status, s.from = derived(inside, w.i.Status), first
+		if run, known := w.runs[p.at]; known {
+			if s.status = run; s.from == 0 && run != machine.NotStarted && run != machine.Skipped {
+				s.from = begin
+			}
+		}
 		if ended(s.status) {
 			s.to = last
 		}
