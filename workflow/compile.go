@@ -241,6 +241,9 @@ func (c *compiler) repeated(path string, n node, m *machine.Node) {
 	item := machine.Node{Path: path + "[]", Kind: eventlog.Process}
 	if n.kind == eventlog.ForEach {
 		m.Collect = n.collect
+		if m.Concurrency == 0 {
+			m.Concurrency = defaultRuns
+		}
 		for _, why := range checkParams(n.item) {
 			c.mistake(path, "items: %s", why)
 		}
@@ -324,6 +327,9 @@ func (c *compiler) onFailure(path string, f Policy, m *machine.Node) {
 		c.jumps = append(c.jumps, jump{path: path, target: f.path, option: "Goto"})
 	}
 }
+
+// defaultRuns is how many runs of a ForEach work at once unless Concurrency says otherwise.
+const defaultRuns = 100
 
 const longest = 100 * 365 * 24 * time.Hour
 

@@ -11,8 +11,8 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
-// ForEach runs a sequence of nodes for each item of a list, all at once; Concurrency limits
-// how many. items gives the list from the parameters, once: it is recorded. T is a struct, the
+// ForEach runs a sequence of nodes for each item of a list, a hundred of them at once unless
+// Concurrency gives another number. items gives the list from the parameters, once: it is recorded. T is a struct, the
 // parameters of one run: the handlers of the body get and change those of their item, and
 // TaskFrom(ctx).Item is its index. When all runs have ended, collect gets the items as their
 // handlers left them, in the order of the list, and may change the parameters; it may be nil.
