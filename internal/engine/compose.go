@@ -33,7 +33,8 @@ func compose(p *machine.Plan, codes []*Code) *Code {
 				}
 				continue
 			}
-			if n.Kind != eventlog.Process && n.Kind != eventlog.Parallel || !take(n.Nodes) {
+			ours := n.Kind != eventlog.Process && n.Kind != eventlog.Parallel || len(n.Attached) > 0 || n.DeadlineAt
+			if ours || !take(n.Nodes) { // it has a function itself
 				return false
 			}
 		}
@@ -94,7 +95,7 @@ func bare(n *machine.Node) []byte {
 		return n
 	}
 	m := cut(*n, len(n.Path))
-	m.Continue = false
+	m.Continue, m.Goto, m.Gotos, m.Deadline, m.DeadlineFails = false, "", 0, 0, false
 	data, err := json.Marshal(m)
 	if err != nil {
 		panic(err) // it was encoded before

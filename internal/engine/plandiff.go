@@ -33,13 +33,12 @@ func (e *ChangedError) Error() string {
 // diffPlans says in lines of "path: what" how b differs from a in what instances see.
 func diffPlans(a, b *machine.Plan) (lines []string) {
 	old, young := describe(a), describe(b)
-	said := func(m map[string]described, path string) bool { // with the node around it
-		around := path[:max(strings.LastIndexByte(path, '/'), 0)]
-		_, has := m[around]
+	said := func(of, other map[string]described, path string) bool { // with the node around it
+		_, has := other[of[path].around]
 		return !has
 	}
 	for _, path := range old[""].inside {
-		if _, has := young[path]; !has && !said(young, path) {
+		if _, has := young[path]; !has && !said(old, young, path) {
 			lines = append(lines, fmt.Sprintf("%s: the %v is gone", path, old[path].fields["kind"]))
 		}
 	}
@@ -47,16 +46,20 @@ func diffPlans(a, b *machine.Plan) (lines []string) {
 		y := young[path]
 		o, had := old[path]
 		if !had {
-			if !said(old, path) {
+			if !said(young, old, path) {
 				lines = append(lines, fmt.Sprintf("%s: a new %v", path, y.fields["kind"]))
 			}
 			continue
+		}
+		where := path + ": "
+		if path == "" {
+			where = ""
 		}
 		fields := maps.Clone(o.fields)
 		maps.Copy(fields, y.fields)
 		for _, f := range slices.Sorted(maps.Keys(fields)) {
 			if was, is := o.show(f), y.show(f); was != is {
-				lines = append(lines, fmt.Sprintf("%s: %s was %s, is %s", path, f, was, is))
+				lines = append(lines, where+fmt.Sprintf("%s was %s, is %s", f, was, is))
 			}
 		}
 		both := func(of, other []string) (l []string) {
@@ -68,11 +71,7 @@ func diffPlans(a, b *machine.Plan) (lines []string) {
 			return l
 		}
 		if was, is := both(o.nodes, y.nodes), both(y.nodes, o.nodes); !slices.Equal(was, is) {
-			where := path + ": "
-			if path == "" {
-				where = ""
-			}
-			lines = append(lines, fmt.Sprintf("%sthe order was %s; it is %s", where, strings.Join(was, ", "), strings.Join(is, ", ")))
+			lines = append(lines, where+fmt.Sprintf("the order was %s; it is %s", strings.Join(was, ", "), strings.Join(is, ", ")))
 		}
 	}
 	return lines
@@ -82,6 +81,7 @@ func diffPlans(a, b *machine.Plan) (lines []string) {
 type described struct {
 	fields map[string]any
 	nodes  []string // names
+	around string   // path
 	inside []string // paths of all nodes; of the root
 }
 
@@ -89,32 +89,41 @@ type described struct {
 func describe(p *machine.Plan) map[string]described {
 	all := map[string]described{}
 	var inside []string
-	var walk func(nodes []machine.Node) []string
-	walk = func(nodes []machine.Node) (names []string) {
+	var walk func(around string, nodes []machine.Node) []string
+	walk = func(around string, nodes []machine.Node) (names []string) {
 		for k := range nodes {
 			n := nodes[k]
-			inside = append(inside, n.Path)
-			names = append(names, n.Path[strings.LastIndexByte(n.Path, '/')+1:])
-			below := walk(n.Nodes)
 			path := n.Path
-			n.Nodes, n.Path = nil, ""
-			data, err := json.Marshal(n)
-			if err != nil {
-				panic(err) // it was encoded before
-			}
-			var m map[string]any
-			if err := json.Unmarshal(data, &m); err != nil {
-				panic(err)
-			}
-			delete(m, "path")
-			all[path] = described{fields: flat("", m, map[string]any{}), nodes: below}
+			inside = append(inside, path)
+			names = append(names, strings.Trim(strings.TrimPrefix(path, around), "/@"))
+			below := walk(path, n.Nodes)
+			walk(path, n.Attached)
+			n.Nodes, n.Attached, n.Path = nil, nil, ""
+			all[path] = described{fields: nodeMembers(n), nodes: below, around: around}
 		}
 		return names
 	}
-	root := described{nodes: walk(p.Root)}
+	root := described{nodes: walk("", p.Root), fields: map[string]any{}}
+	if p.Retain > 0 {
+		root.fields["retain"] = float64(p.Retain)
+	}
 	root.inside = inside
 	all[""] = root
 	return all
+}
+
+// nodeMembers are the members of a node as JSON has them.
+func nodeMembers(n machine.Node) map[string]any {
+	data, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // it was encoded before
+	}
+	var m map[string]any
+	if err := json.Unmarshal(data, &m); err != nil {
+		panic(err)
+	}
+	delete(m, "path")
+	return flat("", m, map[string]any{})
 }
 
 // flat gives members of members names with a dot.
@@ -130,7 +139,7 @@ func flat(prefix string, m, into map[string]any) map[string]any {
 }
 
 // durations are the members of a node in milliseconds.
-var durations = []string{"ttl", "timeout", "retry.delay", "retry.maxDelay"}
+var durations = []string{"ttl", "timeout", "deadline", "retain", "retry.delay", "retry.maxDelay"}
 
 func (d *described) show(field string) string {
 	v, has := d.fields[field]
