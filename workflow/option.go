@@ -88,8 +88,8 @@ func Deadline(d time.Duration, then Past) Option {
 	return Option{"Deadline", []eventlog.Kind{eventlog.Process, eventlog.Parallel}, func(n *node) { n.deadline, n.past = d, then }}
 }
 
-// Concurrency says how many runs of a ForEach work at once, 100 without it; of a task, how many of its
-// handlers run at once in each process, whatever instances they are of. At least 1.
+// Concurrency says how many runs of a ForEach work at once, 100 without it; of a task, how many
+// of its handlers run at once in each process, whatever instances they are of. At least 1.
 func Concurrency(n int) Option {
 	return Option{"Concurrency", append([]eventlog.Kind{eventlog.ForEach, eventlog.Monitor}, tasks...), func(x *node) { x.concurrency = n }}
 }

@@ -12,11 +12,11 @@ import (
 )
 
 // ForEach runs a sequence of nodes for each item of a list, a hundred of them at once unless
-// Concurrency gives another number. items gives the list from the parameters, once: it is recorded. T is a struct, the
-// parameters of one run: the handlers of the body get and change those of their item, and
-// TaskFrom(ctx).Item is its index. When all runs have ended, collect gets the items as their
-// handlers left them, in the order of the list, and may change the parameters; it may be nil.
-// Both are retried as a task is, see Retry.
+// Concurrency gives another number. items gives the list from the parameters, once: it is
+// recorded. T is a struct, the parameters of one run: the handlers of the body get and change
+// those of their item, and TaskFrom(ctx).Item is its index. When all runs have ended, collect
+// gets the items as their handlers left them, in the order of the list, and may change the
+// parameters; it may be nil. Both are retried as a task is, see Retry.
 //
 // A run that fails fails the ForEach at once, or with WaitAll when all have ended; put the
 // body into a Process with OnFailure(Continue) to go on without it. A path has the index:
