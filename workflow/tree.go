@@ -3,6 +3,7 @@ package workflow
 import (
 	"context"
 
+	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/internal/seedview"
 )
 
@@ -26,8 +27,14 @@ func (e *Engine) Trees(ctx context.Context, f Filter) (trees []*Tree, cursor str
 	if err != nil {
 		return nil, "", told("", err)
 	}
+	plans := map[string]*machine.Plan{} // one that is nowhere is looked for once
 	for _, i := range p.Instances {
-		trees = append(trees, seedview.Root(i, e.run.FindPlan(ctx, i.Plan)))
+		plan, known := plans[i.Plan]
+		if !known {
+			plan = e.run.FindPlan(ctx, i.Plan)
+			plans[i.Plan] = plan
+		}
+		trees = append(trees, seedview.Root(i, plan))
 	}
 	return trees, p.Cursor, nil
 }
