@@ -15,7 +15,7 @@ type line struct {
 	Item string `json:"item"`
 }
 
-type lossy struct{ hidden int }
+type lossy struct{ Call func() }
 
 func noop[P any](context.Context, *P) error { return nil }
 
@@ -49,7 +49,7 @@ func TestRegisterTellsMistakesOfRepeatedNodes(t *testing.T) {
 	}
 	for _, want := range []string{
 		"D: empty: a foreach needs at least one node",
-		"D: lossy: items: lossy.hidden: the field is not exported",
+		"D: lossy: items: lossy.Call: JSON has nothing for a func",
 		"D: twice[]/x: the name is used twice",
 		"D: none: its function of the items is nil",
 		`D: none[]/x: Goto: there is no node "after" beside it`,
