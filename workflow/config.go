@@ -49,6 +49,10 @@ type Config struct {
 
 	// Snapshots of the store; the zero value takes none.
 	Snapshots Snapshots
+	// VerifyInterval switches a background verifier on: once in this time it compares all
+	// instances of this engine's partitions with a fold of the log, with a tenth of a
+	// processor at most. It tells Observer.Verified and the log. 0 = off.
+	VerifyInterval time.Duration
 
 	// Observer is told what the engine does, for metrics; see package telemetry/prom.
 	Observer Observer
@@ -79,6 +83,7 @@ func (c *Config) validate() error {
 	atLeast0("MaxPerTrigger", c.MaxPerTrigger < 0, c.MaxPerTrigger)
 	atLeast0("ProjectInterval", c.ProjectInterval < 0, c.ProjectInterval)
 	atLeast0("CacheBytes", c.CacheBytes < 0, c.CacheBytes)
+	atLeast0("VerifyInterval", c.VerifyInterval < 0, c.VerifyInterval)
 	atLeast0("ShutdownTimeout", c.ShutdownTimeout < 0, c.ShutdownTimeout)
 	mistakes = append(mistakes, c.Snapshots.mistakes()...)
 	return errors.Join(mistakes...)

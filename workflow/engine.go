@@ -107,7 +107,7 @@ func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (e
 		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address,
 		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
 		ProjectInterval: c.ProjectInterval, CacheBytes: c.CacheBytes, ShutdownTimeout: c.ShutdownTimeout,
-		Observer: c.Observer, UpdatesTopic: c.UpdatesTopic, Snapshots: snapshots,
+		Observer: c.Observer, UpdatesTopic: c.UpdatesTopic, Snapshots: snapshots, VerifyInterval: c.VerifyInterval,
 	})
 	if err != nil {
 		return fmt.Errorf("open engine: %w", err)

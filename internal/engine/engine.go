@@ -44,7 +44,8 @@ type Config struct {
 
 	Observer Observer // of what happens, for metrics
 
-	Snapshots Snapshots // zero: none are taken or used
+	Snapshots      Snapshots     // zero: none are taken or used
+	VerifyInterval time.Duration // of a walk that compares all instances with the log; 0 = none
 
 	// UpdatesTopic gets the whole instance after each of its events; "" = nothing is told.
 	UpdatesTopic string

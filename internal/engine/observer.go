@@ -26,6 +26,9 @@ type Observer struct {
 	DeadLetter func()
 	// Mended: the rescan fired a timer that memory had forgotten.
 	Mended func()
+	// Verified: the background verifier compared so many instances with the log; differences is
+	// how many things were not as the log says.
+	Verified func(instances, differences int)
 }
 
 // PartitionStatus is how a partition of this process stands.

@@ -252,6 +252,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	wg.Go(func() { e.relays(owners) })
 	wg.Go(func() { e.watchHandlers(handlers) })
 	wg.Go(func() { e.snapshotsLoop(assign) })
+	wg.Go(func() { e.verifierLoop(assign) })
 
 	var failed error
 	select {

@@ -36,6 +36,8 @@ type Metrics struct {
 	storeErrors prometheus.Counter
 	letters     prometheus.Counter
 	mended      prometheus.Counter
+	verified    prometheus.Counter
+	differences prometheus.Counter
 	quarantined *prometheus.CounterVec
 }
 
@@ -63,11 +65,13 @@ func New() *Metrics {
 		quarantined: counter("dagger_instances_quarantined_total", "Instances set aside because a decision or fold failed.", "definition"),
 		storeErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "dagger_store_errors_total", Help: "Batches that the store refused or failed."}),
 		letters:     prometheus.NewCounter(prometheus.CounterOpts{Name: "dagger_deadletters_total", Help: "Messages and requests set aside."}),
+		verified:    prometheus.NewCounter(prometheus.CounterOpts{Name: "dagger_verified_instances_total", Help: "Instances that the background verifier compared with the log."}),
+		differences: prometheus.NewCounter(prometheus.CounterOpts{Name: "dagger_verify_differences_total", Help: "Differences that it found; it should stay 0."}),
 		mended:      prometheus.NewCounter(prometheus.CounterOpts{Name: "dagger_rescan_mended_total", Help: "Timers that only the rescan found; it should stay 0."}),
 	}
 	m.handler = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dagger_handler_seconds", Help: "How long an attempt of a task ran.", Buckets: seconds}, []string{"definition", "task", "outcome"})
 	m.registry.MustRegister(m.started, m.ended, m.attempts, m.handler, m.turns, m.turn, m.turnEvents, m.late, m.store,
-		m.storeErrors, m.letters, m.mended, m.quarantined,
+		m.storeErrors, m.letters, m.mended, m.quarantined, m.verified, m.differences,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -98,6 +102,10 @@ func (m *Metrics) Observer() workflow.Observer {
 		},
 		DeadLetter: m.letters.Inc,
 		Mended:     m.mended.Inc,
+		Verified: func(instances, differences int) {
+			m.verified.Add(float64(instances))
+			m.differences.Add(float64(differences))
+		},
 	}
 }
 
