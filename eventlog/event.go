@@ -194,7 +194,7 @@ type KeyRef struct {
 }
 
 // Sent describes the message of a Command task. The record carries the headers
-// dagger-instance, dagger-path and dagger-idempotency-key.
+// dagger-app, dagger-instance, dagger-path and dagger-idempotency-key.
 type Sent struct {
 	Topic string `json:"topic"`
 	Key   string `json:"key,omitempty"`

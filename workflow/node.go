@@ -114,7 +114,7 @@ func Command[P, M any](name, topic string, build func(context.Context, *P) (M, e
 }
 
 // Headers gives the records of a Command task headers beside those of the engine
-// (dagger-instance, dagger-path, dagger-idempotency-key), from the parameters as they are after
+// (dagger-app, dagger-instance, dagger-path, dagger-idempotency-key), from the parameters as they are after
 // the task: a trace context, for example.
 func (n Node[P]) Headers(of func(*P) map[string]string) Node[P] {
 	return n.decorate("Headers", of == nil, func(p *P, r *eventlog.Record) {

@@ -36,7 +36,7 @@ func verifyCommand(e *env) *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVar(&a.audit, "audit", false, "check the log itself too")
-	f.StringSliceVar(&a.topics, "audit-topic", nil, "with --audit: compare the messages in the `TOPIC` of a Command task, to which nobody else sends, with the events")
+	f.StringSliceVar(&a.topics, "audit-topic", nil, "with --audit: compare the messages in the `TOPIC` of a Command task with the events; those of other applications are left out")
 	f.BoolVar(&a.settled, "settled", false, "with --audit: nothing is under way, so everything that was told must have been decided")
 	return c
 }

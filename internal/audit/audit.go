@@ -20,6 +20,9 @@ import (
 
 // Options of an audit. The zero value reads the events and nothing else.
 type Options struct {
+	// App is the application whose messages are compared; "" = all messages are its own. Those
+	// that do not say whose they are count as its own. Log fills it in.
+	App string
 	// Topics are topics that Command tasks send to; their messages are compared with the
 	// events. A topic that lost its oldest records is not searched for missing ones.
 	Topics []string
@@ -90,6 +93,7 @@ func (r Report) Err() error {
 // Log audits the events of the log as they stand when it begins. An error says that the log
 // could not be read to that point; violations are in the report.
 func Log(ctx context.Context, log eventlog.Log, o Options) (Report, error) {
+	o.App = log.App()
 	a := New(log.Partitions(), o)
 	before, err := describe(ctx, log, o.Topics)
 	if err != nil {

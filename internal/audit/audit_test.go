@@ -348,6 +348,11 @@ func TestMessages(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// Of another application that shares the topic, with a key that could be ours.
+			if err := log.Publish(t.Context(), eventlog.Record{Topic: "orders", Partition: 0, Value: []byte(`{}`), Headers: []eventlog.Header{
+				{Key: "dagger-app", Value: []byte("another")}, {Key: "dagger-idempotency-key", Value: []byte(key)}}}); err != nil {
+				t.Fatal(err)
+			}
 			if err := log.Publish(t.Context(), eventlog.Record{Topic: "orders", Partition: 0, Value: []byte(`by others`)}); err != nil {
 				t.Fatal(err)
 			}

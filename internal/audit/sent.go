@@ -39,6 +39,9 @@ func (p *partition) sentBy(e *eventlog.Event) {
 func (a *Auditor) message(r *eventlog.Record, known bool) {
 	key := ""
 	for _, h := range r.Headers {
+		if h.Key == "dagger-app" && a.o.App != "" && string(h.Value) != a.o.App {
+			return // another application shares the topic
+		}
 		if h.Key == "dagger-idempotency-key" {
 			key = string(h.Value)
 		}

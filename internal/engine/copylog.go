@@ -330,6 +330,11 @@ func (c *copier) topic(ctx context.Context, name string, x *copiedTopic) error {
 			for k := range records {
 				x.moved[p] = append(x.moved[p], records[k].Offset)
 				records[k].Partition = int32(p)
+				for i := range records[k].Headers { // of a Command task of this application
+					if h := &records[k].Headers[i]; h.Key == "dagger-app" && string(h.Value) == c.from.App() {
+						h.Value = []byte(c.to.App())
+					}
+				}
 			}
 			c.done.Messages[name] += int64(len(records))
 			return publish(ctx, c.to, records)

@@ -375,6 +375,7 @@ func (o *owner) messages() []eventlog.Record {
 		if s.Path != "" {
 			e := o.turn.Events[s.Event]
 			l[k].Headers = append(slices.Clone(s.Record.Headers),
+				eventlog.Header{Key: "dagger-app", Value: []byte(o.app)},
 				eventlog.Header{Key: "dagger-instance", Value: []byte(e.ID)},
 				eventlog.Header{Key: "dagger-path", Value: []byte(e.Path)},
 				eventlog.Header{Key: "dagger-idempotency-key", Value: []byte(IdempotencyKey(e.ID, e.Run, e.Path, e.Act))})
