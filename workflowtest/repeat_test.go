@@ -230,7 +230,9 @@ func TestSkipToAndReprocess(t *testing.T) {
 		def := workflow.New("Ship",
 			workflow.Execute("hang", hang),
 			workflow.Listen("packed", "packed", workflow.By("id", func(s *shipment) string { return s.ID }, func(m *ready) string { return m.ID }),
-				func(_ context.Context, s *shipment, m ready) (bool, error) { return true, step("packed")(t.Context(), s) }).
+				func(_ context.Context, s *shipment, m ready) (bool, error) {
+					return true, step("packed")(t.Context(), s)
+				}).
 				With(workflow.SkipTo("packed"), workflow.Reprocess()),
 			workflow.At("end", func(s *shipment) time.Time { return s.By }, step("end")))
 		kit := workflowtest.New(t, def)
