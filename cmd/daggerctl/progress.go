@@ -24,13 +24,14 @@ type progress struct {
 	bar   *progressbar.ProgressBar
 	plain bool
 	last  time.Time
+	began time.Time
 	now   func() time.Time
 }
 
 // newProgress shows work of a size on standard error: a bar at a terminal, else a line now
 // and then.
 func (e *env) newProgress(what string, total int64) *progress {
-	p := &progress{w: e.stderr, what: what, total: total, done: map[int32]int64{}, last: e.now(), now: e.now}
+	p := &progress{w: e.stderr, what: what, total: total, done: map[int32]int64{}, last: e.now(), began: e.now(), now: e.now}
 	mode := e.progress
 	if mode == "auto" {
 		mode = "plain"
@@ -65,7 +66,7 @@ func (p *progress) set(partition int32, done int64) {
 	}
 	if p.plain && p.now().Sub(p.last) >= plainEvery {
 		p.last = p.now()
-		fmt.Fprintf(p.w, "%s: %d of %d records (%d%%)\n", p.what, sum, p.total, 100*sum/max(p.total, 1))
+		fmt.Fprintf(p.w, "%s: %d of %d records (%d%%)%s\n", p.what, sum, p.total, 100*sum/max(p.total, 1), p.rate(sum))
 	}
 }
 
@@ -74,4 +75,14 @@ func (p *progress) end() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 	}
+}
+
+// rate says how fast it goes, and when it will be done at that.
+func (p *progress) rate(sum int64) string {
+	took := p.now().Sub(p.began).Seconds()
+	if sum <= 0 || took <= 0 {
+		return ""
+	}
+	left := time.Duration(float64(p.total-sum) * took / float64(sum) * float64(time.Second))
+	return fmt.Sprintf(", %.0f a second, about %v left", float64(sum)/took, max(0, left).Round(time.Second))
 }

@@ -64,7 +64,7 @@ func TestPlainProgress(t *testing.T) {
 	p.set(1, 50)
 	p.set(1, 60)
 	p.end()
-	if want := "verify: 100 of 200 records (50%)\n"; errs.String() != want {
+	if want := "verify: 100 of 200 records (50%), 20 a second, about 5s left\n"; errs.String() != want {
 		t.Errorf("have %q, want %q", errs.String(), want)
 	}
 }
