@@ -48,7 +48,7 @@ var packageOf = map[string]string{
 func Open(ctx context.Context, rawURL string) (Log, error) {
 	scheme, _, found := strings.Cut(rawURL, ":")
 	if !found {
-		return nil, fmt.Errorf("open log: %w: it has no scheme; known: %s", ErrURL, strings.Join(Schemes(), ", "))
+		return nil, fmt.Errorf("open log: %w: the URL has no scheme; known: %s", ErrURL, strings.Join(Schemes(), ", "))
 	}
 	openersMu.RLock()
 	open := openers[scheme]

@@ -57,7 +57,7 @@ var packageOf = map[string]string{
 func Open(ctx context.Context, rawURL string, id Identity) (Store, error) {
 	scheme, _, found := strings.Cut(rawURL, ":")
 	if !found {
-		return nil, fmt.Errorf("open store: %w: it has no scheme; known: %s", ErrURL, strings.Join(Schemes(), ", "))
+		return nil, fmt.Errorf("open store: %w: the URL has no scheme; known: %s", ErrURL, strings.Join(Schemes(), ", "))
 	}
 	openersMu.RLock()
 	open := openers[scheme]
