@@ -10,6 +10,7 @@ import (
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/scheduler"
 )
 
 // ownerRules are switches of the owner's protocol rules, for tests; see machine.Rules.
@@ -113,12 +114,11 @@ type owner struct {
 	results  []unit
 	calls    []unit
 	orphans  []unit
-	timers   timers
+	timers   *scheduler.Scheduler[machine.Due]
 	waiters  map[string][]any
 	running  map[string][]jobKey
 	outbox   []told // not acknowledged by their targets
 	inboxEnd int64  // of the requests when they were first consumed
-	nextScan int64
 	ackSince int64
 	poisoned map[string]string // instance whose decision panicked -> reason
 	poison   map[int64]string  // offset of a request that panicked without an instance -> reason
@@ -166,7 +166,9 @@ func newOwner(c ownerConfig) *owner {
 	if c.maxTimers == 0 {
 		c.maxTimers = c.maxTurn
 	}
-	return &owner{ownerConfig: c, waiters: map[string][]any{}, poisoned: map[string]string{}, poison: map[int64]string{}}
+	o := &owner{ownerConfig: c, waiters: map[string][]any{}, poisoned: map[string]string{}, poison: map[int64]string{}}
+	o.timers = o.newTimers()
+	return o
 }
 
 // restart begins again at the proof. What is in memory of the partition's state is dropped;
@@ -177,7 +179,7 @@ func (o *owner) restart() op {
 	o.askAgain()
 	o.st, o.turn, o.flight, o.queue, o.local, o.done, o.chunk = nil, nil, nil, nil, nil, nil, nil
 	o.inbox, o.results, o.orphans, o.outbox, o.replies, o.mended = nil, nil, nil, nil, nil, nil
-	o.timers, o.running, o.ackSince, o.storeErr = timers{}, nil, 0, nil
+	o.timers, o.running, o.ackSince, o.storeErr = o.newTimers(), nil, 0, nil
 	o.effects = effects{replace: o.effects.replace}
 	o.phase = proving
 	return opProve{}

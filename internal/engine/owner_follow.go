@@ -98,9 +98,7 @@ func (o *owner) arm(i *machine.Instance) {
 }
 
 func (o *owner) armDue(d machine.Due) {
-	if d.At <= o.now+o.horizon {
-		o.timers.add(d, false)
-	}
+	o.timers.Arm(d, o.now)
 }
 
 // reconcile starts the user code that the instance wants and ends what it does not want.
@@ -196,7 +194,7 @@ func (o *owner) scanned(r result) {
 			o.storeErr = err
 			return
 		}
-		o.timers.add(d, d.At < o.now-1000)
+		o.timers.Found(d, o.now)
 	}
 	if o.reading != nil {
 		for _, row := range o.reading.Put {

@@ -46,7 +46,7 @@ func (o *owner) based(r result) op {
 	if o.rules.marksFromStore {
 		o.storedMarks = maps.Clone(s.Sources)
 	}
-	o.outbox, o.running, o.timers = nil, map[string][]jobKey{}, timers{}
+	o.outbox, o.running, o.timers = nil, map[string][]jobKey{}, o.newTimers()
 	o.last = tailEvent{offset: o.mark.Offset, sum: o.mark.Sum}
 	o.chunk, o.chunkLast = nil, false
 	o.from = 1
@@ -177,8 +177,7 @@ func (o *owner) recover() op {
 		o.effects.forward = append(o.effects.forward, o.outbox...)
 	}
 	o.phase = indexing
-	o.nextScan = o.now + o.rescan
-	return opIndex{due: o.now + o.horizon, recovery: true}
+	return opIndex{due: o.timers.ReadNow(o.now), recovery: true}
 }
 
 // tell notes what an event has for other partitions.
@@ -340,7 +339,7 @@ func (o *owner) indexed(r result) op {
 		if err != nil {
 			return o.failedOp(err)
 		}
-		o.timers.add(d, false)
+		o.timers.Recover(d)
 	}
 	o.results = append(o.results, r.results...)
 	for _, k := range r.adopted {

@@ -28,11 +28,10 @@ func (o *owner) loop() op {
 	}
 	o.phase = ready
 	o.project()
-	if o.now >= o.nextScan || o.nextScan > o.now+o.rescan { // or the clock was set back
-		o.nextScan = o.now + o.rescan
+	if until, due := o.timers.Read(o.now); due {
 		o.phase = scanning
 		o.asked()
-		return opIndex{due: o.now + o.horizon}
+		return opIndex{due: until}
 	}
 	o.gather()
 	if len(o.queue) == 0 && (o.ackSince == 0 || o.now < o.ackSince+ackDelay) {
@@ -46,10 +45,7 @@ func (o *owner) loop() op {
 
 // wake is the next time at which there is something to do without new input.
 func (o *owner) wake() int64 {
-	at := o.nextScan
-	if t := o.timers.next(); t > 0 {
-		at = min(at, t)
-	}
+	at := o.timers.Wake()
 	if o.ackSince > 0 {
 		at = min(at, o.ackSince+ackDelay)
 	}
@@ -85,11 +81,11 @@ func (o *owner) gather() {
 		add(&o.orphans)
 	}
 	for fired := 0; fired < o.maxTimers && room > 0; fired++ {
-		d, ok := o.timers.pop(o.now)
+		d, forgotten, ok := o.timers.Due(o.now)
 		if !ok {
 			break
 		}
-		o.queue = append(o.queue, unit{offset: -1, request: d.Request(), found: d.found})
+		o.queue = append(o.queue, unit{offset: -1, request: d.Request(), found: forgotten})
 		room--
 	}
 	if msg, ok := o.st.FanOut(); ok {
