@@ -67,7 +67,7 @@ func statusOf(ctx context.Context, err error) int {
 		return s.status
 	}
 	switch {
-	case errors.Is(err, engine.ErrNotFound):
+	case errors.Is(err, engine.ErrNotFound), errors.Is(err, engine.ErrUnknownDefinition):
 		return statusNotFound
 	case errors.Is(err, eventlog.ErrInUse), errors.Is(err, projection.ErrInUse):
 		return statusUnreachable

@@ -71,6 +71,7 @@ var rules = map[string]rule{
 
 	"scheduler":         {ours: []string{"projection", "eventlog"}},
 	"internal/machine":  {ours: []string{"eventlog"}, never: impure},
+	"internal/drawing":  {ours: []string{"internal/machine", "eventlog"}, never: impure},
 	"internal/seedview": {ours: []string{"internal/machine", "eventlog"}, never: impure},
 	"internal/engine":   {ours: []string{"internal/machine", "internal/seedview", "scheduler", "projection", "projection/snapshot", "eventlog"}, theirs: []string{ids}},
 	"internal/audit":    {ours: []string{"eventlog"}},
@@ -84,7 +85,7 @@ var rules = map[string]rule{
 	"telemetry/prom": {ours: []string{"workflow", "telemetry", "eventlog"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
 
 	"cmd/daggerctl": {
-		ours:   append([]string{"internal/engine", "internal/machine", "internal/audit"}, public...),
+		ours:   append([]string{"internal/engine", "internal/machine", "internal/drawing", "internal/audit"}, public...),
 		theirs: []string{cobra, "github.com/spf13/pflag", bar, term},
 	},
 	"examples/pizza":    {ours: public, theirs: []string{bar, term}},
