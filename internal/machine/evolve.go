@@ -240,11 +240,10 @@ func (s *State) body(i *Instance, e *eventlog.Event) {
 	if e.Seq == 0 || s.Frozen[i.ID] != "" {
 		return
 	}
-	good := i.Body
-	good.Tasks, good.Keys = slices.Clone(i.Tasks), slices.Clone(i.Keys)
+	good := i.remember(e)
 	defer func() {
 		if r := recover(); r != nil {
-			i.Body = good
+			i.Body = good.body()
 			s.Frozen[i.ID] = fmt.Sprintf("fold %s: %v\n%s", e.Type, r, debug.Stack())
 		}
 	}()

@@ -18,7 +18,8 @@ type flow struct {
 	i      *Instance
 	e      *eventlog.Event
 	now    map[string]Status // of nodes, as this event leaves them
-	tasks  map[string]int    // index of i.Tasks, when there are many
+	asked  int               // look-ups of tasks
+	tasks  map[string]int    // index of i.Tasks, when there are many of both
 	done   bool              // the last node has ended
 	failed bool              // a failure that nothing absorbs
 }
@@ -27,19 +28,18 @@ type flow struct {
 const manyTasks = 16
 
 func (t *Turn) flow(plan *Plan, i *Instance, e *eventlog.Event) *flow {
-	f := &flow{t: t, plan: plan, i: i, e: e, now: map[string]Status{}}
-	if len(i.Tasks) > manyTasks {
-		f.tasks = make(map[string]int, len(i.Tasks))
-		for k := range i.Tasks {
-			f.tasks[i.Tasks[k].Path] = k
-		}
-	}
-	return f
+	return &flow{t: t, plan: plan, i: i, e: e, now: map[string]Status{}}
 }
 
 func (f *flow) task(path string) *Task {
-	if f.tasks == nil {
+	if f.asked++; f.asked <= manyTasks || len(f.i.Tasks) <= manyTasks {
 		return f.i.Task(path)
+	}
+	if f.tasks == nil {
+		f.tasks = make(map[string]int, len(f.i.Tasks))
+		for k := range f.i.Tasks {
+			f.tasks[f.i.Tasks[k].Path] = k
+		}
 	}
 	if k, ok := f.tasks[path]; ok {
 		return &f.i.Tasks[k]
@@ -242,6 +242,9 @@ func (f *flow) join(p place, s Status) {
 		f.ended(p, Completed)
 		return
 	}
+	if f.busy(p) {
+		return
+	}
 	failures := false
 	for k := range p.n.Nodes {
 		c := p.child(k)
@@ -251,6 +254,21 @@ func (f *flow) join(p place, s Status) {
 		failures = failures || f.status(c) == Failure && !c.n.Continue
 	}
 	f.joined(p, failures)
+}
+
+// busy says that something executes inside a Parallel, which is to be seen with one look at the
+// tasks. What it does not see, the statuses of the branches say.
+func (f *flow) busy(p place) bool {
+	for k := range f.i.Tasks {
+		t := &f.i.Tasks[k]
+		if t.Status != Executing || t.Over || len(t.Path) <= len(p.path) || t.Path[len(p.path)] != '/' || t.Path[:len(p.path)] != p.path {
+			continue
+		}
+		if _, ends := f.now[t.Path]; !ends {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *flow) joined(p place, failures bool) {
