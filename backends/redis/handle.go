@@ -279,29 +279,35 @@ func (h *handle) scanAll(ctx context.Context, kind projection.Kind, from, to []b
 		end = search(to)
 	}
 	end = max(first, min(end, first+limit))
-	return all[first:end:end], at, nil
+	return all[first:end:end], at.N, nil
 }
 
 // Dump implements projection.View. It reads the partition in one step and into memory before it
 // calls f; the server does nothing else meanwhile.
 func (h *handle) Dump(ctx context.Context, f func(projection.Row) error) error {
-	err := h.begin(ctx)
+	_, err := h.DumpAt(ctx, f)
+	return err
+}
+
+// DumpAt implements projection.Dumper.
+func (h *handle) DumpAt(ctx context.Context, f func(projection.Row) error) (at projection.Watermark, err error) {
+	err = h.begin(ctx)
 	var rows []projection.Row
 	if err == nil {
-		rows, _, err = h.snapshot(ctx, nil)
+		rows, at, err = h.snapshot(ctx, nil)
 	}
 	if err != nil {
-		return h.fail("dump", err)
+		return at, h.fail("dump", err)
 	}
 	for _, r := range rows {
 		if err := ctx.Err(); err != nil {
-			return h.fail("dump", err)
+			return at, h.fail("dump", err)
 		}
 		if err := f(r); err != nil {
-			return err
+			return at, err
 		}
 	}
-	return nil
+	return at, nil
 }
 
 // Flush implements projection.Partition: what was applied is in the server, which a crash of

@@ -18,7 +18,7 @@ import (
 var errMoved = errors.New("redis: the partition moves too fast to be read")
 
 // snapshot reads all rows, or those of one kind, in one step and in order.
-func (h *handle) snapshot(ctx context.Context, only *projection.Kind) (rows []projection.Row, at uint64, err error) {
+func (h *handle) snapshot(ctx context.Context, only *projection.Kind) (rows []projection.Row, at projection.Watermark, err error) {
 	for range 20 {
 		if rows, at, err = h.snapshotOnce(ctx, only); !errors.Is(err, errMoved) {
 			break
@@ -35,15 +35,16 @@ type content struct {
 	sorted *client.StringSliceCmd
 }
 
-func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]projection.Row, uint64, error) {
+func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]projection.Row, projection.Watermark, error) {
 	name := h.s.names.watermark(h.partition)
 	var before map[string]string
+	var none projection.Watermark
 	err := h.s.again(ctx, func() (err error) {
 		before, err = h.s.client.HGetAll(ctx, name).Result()
 		return err
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, none, err
 	}
 	var list []content
 	var after *client.MapStringStringCmd
@@ -68,22 +69,22 @@ func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]pro
 	if after != nil {
 		have = after.Val()
 	}
-	at, lost := event(have["n"])
+	at, lost := watermarkOf([]any{have["epoch"], have["n"], have["offset"], have["sum"], have["log"]})
 	if err != nil {
 		if client.HasErrorPrefix(err, "WRONGTYPE") {
-			return nil, 0, h.lose(ctx, at, err.Error())
+			return nil, none, h.lose(ctx, at.N, err.Error())
 		}
-		return nil, 0, err
+		return nil, none, err
 	}
 	switch _, acquired := have["epoch"]; {
 	case lost != nil:
-		return nil, 0, lost
+		return nil, none, lost
 	case !acquired && !h.seen.Load():
-		return nil, 0, nil
+		return nil, none, nil
 	case !acquired:
-		return nil, 0, refusal([]any{"none"}, 0)
+		return nil, none, refusal([]any{"none"}, 0)
 	case have["lost"] != "":
-		return nil, 0, refusal([]any{"lost", have["lost"]}, 0)
+		return nil, none, refusal([]any{"lost", have["lost"]}, 0)
 	}
 	h.seen.Store(true)
 	missed := 0
@@ -93,11 +94,11 @@ func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]pro
 		}
 	})
 	if missed > 0 {
-		return nil, 0, errMoved
+		return nil, none, errMoved
 	}
 	rows, err := rowsOf(list, have)
 	if err != nil {
-		return nil, 0, h.lose(ctx, at, err.Error())
+		return nil, none, h.lose(ctx, at.N, err.Error())
 	}
 	return rows, at, nil
 }
