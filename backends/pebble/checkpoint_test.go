@@ -173,7 +173,7 @@ func TestReplaceOfADamagedPartition(t *testing.T) {
 // TestMemoryBudget writes far more than fits into 16 partitions at once: memtables and blocks
 // of all together stay within what the store was given.
 func TestMemoryBudget(t *testing.T) {
-	const cache, memtables = 4 << 20, 32 << 20
+	const cache, memtables = 4 << 20, 48 << 20
 	id := projection.Identity{App: "budget", Partitions: 16}
 	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "store"), id, Options{Cache: cache, Memtables: memtables})
 	if err != nil {

@@ -288,7 +288,9 @@ func decodeWatermark(raw []byte) (projection.Watermark, error) {
 
 // dbOptions are those of every partition's database.
 func (p *partition) dbOptions() *cdb.Options {
-	perPartition := uint64(p.s.options.Memtables) / uint64(p.s.id.Partitions) / 2
+	// A write waits while so many are filled and not yet in tables: then the budget is used up.
+	const tables = 3
+	perPartition := uint64(p.s.options.Memtables) / uint64(p.s.id.Partitions) / tables
 	o := &cdb.Options{
 		FS:                          p.s.fs,
 		Cache:                       p.s.cache,
@@ -296,7 +298,7 @@ func (p *partition) dbOptions() *cdb.Options {
 		FormatMajorVersion:          cdb.FormatNewest,
 		DisableWAL:                  p.s.options.NoWAL,
 		MemTableSize:                min(max(perPartition, 1<<20), 64<<20),
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: tables,
 		L0CompactionThreshold:       2,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		Logger:                      quiet{},
