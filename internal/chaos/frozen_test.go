@@ -128,7 +128,7 @@ func frozen(t *testing.T, step string, want error) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { eng.Close() })
-		def := pizza(log, &points{})
+		def := load(log, &points{})
 		if err := eng.Register(def); err != nil {
 			t.Fatal(err)
 		}

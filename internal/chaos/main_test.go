@@ -58,6 +58,12 @@ func begin(t *testing.T) *rand.Rand {
 		}
 	}
 	again := fmt.Sprintf("DAGGER_CHAOS=%s SEED=%d go test ./internal/chaos -count=1 -v -timeout 20m -run '^%s$'", m, seed, t.Name())
+	if l := os.Getenv(loadVar); l != "" && l != "pizza" {
+		if l != "orders" {
+			t.Fatalf("%s=%s: say pizza or orders", loadVar, l)
+		}
+		again = loadVar + "=" + l + " " + again
+	}
 	t.Logf("seed %d", seed)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -33,6 +33,14 @@ func suffix(log eventlog.Log) string {
 type order struct {
 	OrderID string `json:"order_id"`
 	Status  string `json:"status,omitempty"`
+
+	// Of the load orders.
+	BoxID    string    `json:"box_id,omitempty"`
+	Promised time.Time `json:"promised,omitzero"`
+	Count    int       `json:"count,omitempty"`
+	Weight   int       `json:"weight,omitempty"`
+	Tries    int       `json:"tries,omitempty"`
+	Alarm    bool      `json:"alarm,omitempty"`
 }
 
 // placed is the message to the shop, done its answer.
@@ -41,7 +49,9 @@ type (
 		OrderID string `json:"order_id"`
 	}
 	done struct {
-		OrderID string `json:"order_id"`
+		OrderID string `json:"order_id,omitempty"`
+		BoxID   string `json:"box_id,omitempty"`
+		NoopID  string `json:"noop_id,omitempty"`
 		Status  string `json:"status"`
 	}
 )
@@ -135,21 +145,21 @@ func (s *shop) serve(ctx context.Context, partition int32, topicID string) error
 		if err != nil {
 			return err
 		}
-		var answers []eventlog.Record
+		var said []eventlog.Record
 		for _, rec := range orders {
 			var o placed
 			if err := json.Unmarshal(rec.Value, &o); err != nil {
 				return fmt.Errorf("order at offset %d: %w", rec.Offset, err)
 			}
-			answers = append(answers, s.answer(o.OrderID))
+			said = append(said, s.answer(o.OrderID)...)
 			if chance("twice "+o.OrderID, 6) {
-				answers = append(answers, s.answer(o.OrderID))
+				said = append(said, s.answer(o.OrderID)...)
 			}
 			if chance("unknown "+o.OrderID, 8) {
-				answers = append(answers, s.answer("unknown-"+o.OrderID))
+				said = append(said, s.answer("unknown-"+o.OrderID)...)
 			}
 		}
-		if err := s.log.Publish(ctx, answers...); err != nil {
+		if err := s.log.Publish(ctx, said...); err != nil {
 			return err
 		}
 		if err := os.WriteFile(file, strconv.AppendInt(nil, next, 10), 0o600); err != nil {
@@ -158,9 +168,12 @@ func (s *shop) serve(ctx context.Context, partition int32, topicID string) error
 	}
 }
 
-func (s *shop) answer(id string) eventlog.Record {
-	value, _ := json.Marshal(done{OrderID: id, Status: "READY"}) // never fails
-	return eventlog.Record{Topic: statusTopic(s.log), Partition: -1, Key: []byte(id), Value: value}
+func (s *shop) answer(id string) (l []eventlog.Record) {
+	for _, m := range answers(id) {
+		value, _ := json.Marshal(m) // never fails
+		l = append(l, eventlog.Record{Topic: statusTopic(s.log), Partition: -1, Key: []byte(id), Value: value})
+	}
+	return l
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -90,7 +90,7 @@ func (t *task) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
-	def := pizza(log, p)
+	def := load(log, p)
 	if err := eng.Register(def); err != nil {
 		return err
 	}
