@@ -245,6 +245,14 @@ func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Stor
 	return i, f.plan(), nil
 }
 
+// trimmed says why an event is missing: the log may have dropped its oldest ones.
+func (s *finder) trimmed(err error) error {
+	if errors.Is(err, machine.ErrGap) && s.start > 0 {
+		return fmt.Errorf("the log of partition %d begins at offset %d now, its older events were trimmed: %w", s.partition, s.start, err)
+	}
+	return err
+}
+
 // foldTo folds the events that the point covers.
 func (f *fold) foldTo(ctx context.Context, s *finder, store projection.Store, p Point) error {
 	from, until, err := f.window(ctx, s, store, p)
@@ -253,7 +261,7 @@ func (f *fold) foldTo(ctx context.Context, s *finder, store projection.Store, p 
 	}
 	return s.about(ctx, f.id, from, until, p, nil, func(ev *eventlog.Event, offset int64) error {
 		if err := f.event(ev); err != nil {
-			return fmt.Errorf("fold offset %d of partition %d: %w", offset, f.partition, err)
+			return s.trimmed(fmt.Errorf("fold offset %d of partition %d: %w", offset, f.partition, err))
 		}
 		return nil
 	})

@@ -38,6 +38,8 @@ type CopiedLog struct {
 	Messages    map[string]int64 `json:"messages"` // by user's topic
 }
 
+// protocol rule 27
+
 // CopyLog copies an application into an empty log with the same count of partitions, so that
 // every instance goes on there: events as they are, requests that were not consumed,
 // definitions, dead letters, and messages that no relay has read. A last event of each

@@ -68,7 +68,7 @@ func ReadTimeline(ctx context.Context, log eventlog.Log, id string, p Point) (*T
 	b := newTimelineBuilder(log.Partitions(), id)
 	if err := s.about(ctx, id, s.start, 0, p.of(partition), []eventlog.Type{eventlog.PartitionOwned}, func(ev *eventlog.Event, offset int64) error {
 		if err := b.event(ev); err != nil {
-			return fmt.Errorf("fold offset %d of partition %d: %w", offset, partition, err)
+			return s.trimmed(fmt.Errorf("fold offset %d of partition %d: %w", offset, partition, err))
 		}
 		return nil
 	}); err != nil {
