@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -234,7 +235,15 @@ func (m *member) Commit(ctx context.Context, partition int32, offset int64) erro
 }
 
 func (m *member) Committed(ctx context.Context, partition int32) (int64, error) {
-	resp, err := m.log.adm.FetchOffsetsForTopics(ctx, m.group, m.topic)
+	var resp kadm.OffsetResponses
+	var err error
+	m.log.persist(ctx, func() bool { // the group's coordinator may be the broker that has died
+		resp, err = m.log.adm.FetchOffsetsForTopics(ctx, m.group, m.topic)
+		if o, ok := resp.Lookup(m.topic, partition); err == nil && ok {
+			return !brokerAway(o.Err)
+		}
+		return !brokerAway(err)
+	})
 	if err == nil {
 		if o, ok := resp.Lookup(m.topic, partition); ok {
 			if o.Err == nil {

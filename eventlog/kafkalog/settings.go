@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -181,7 +182,16 @@ func (l *kafkaLog) checkAppTopics(ctx context.Context) error {
 	for i, t := range all {
 		names[i] = t.name
 	}
-	meta, err := l.adm.Metadata(ctx, names...)
+	// They exist, or were created just now: of several brokers the one that is asked may not
+	// have heard of it yet.
+	var meta kadm.Metadata
+	var err error
+	l.persist(ctx, func() bool {
+		meta, err = l.adm.Metadata(ctx, names...)
+		return err != nil && !brokerAway(err) || err == nil && !slices.ContainsFunc(names, func(name string) bool {
+			return len(meta.Topics[name].Partitions) == 0
+		})
+	})
 	if err != nil {
 		return fmt.Errorf("look up topics: %w", l.because(ctx, err))
 	}
