@@ -23,23 +23,25 @@ const (
 
 // instance is what the auditor keeps of an instance: enough to say which event may follow.
 type instance struct {
-	seq, run uint64
-	status   status
-	frozen   bool // in quarantine
-	broken   bool // reported once; what follows from it is not
-	loose    bool // its state was given by an operator and does not follow from the plan
-	plan     *plan
-	evaluate uint64
-	expect   eventlog.Type // the event that must follow
-	path     string        // of it
-	tasks    []task
-	keys     []eventlog.TaskKey
-	subs     []sub
-	buffer   []buffered
-	calls    []uint64   // hashes
-	dropped  []buffered // that left the buffer; a MessageDropped must follow for each
-	held     []buffered // held deliveries; without msg another request
-	released buffered   // the held delivery that is being decided
+	seq, run  uint64
+	status    status
+	frozen    bool // in quarantine
+	broken    bool // reported once; what follows from it is not
+	loose     bool // its state was given by an operator and does not follow from the plan
+	plan      *plan
+	evaluate  uint64
+	expect    eventlog.Type // the event that must follow
+	path      string        // of it
+	stopping  bool          // on-stop handlers run
+	flowEnded bool          // only listeners that work again are left
+	tasks     []task
+	keys      []eventlog.TaskKey
+	subs      []sub
+	buffer    []buffered
+	calls     []uint64   // hashes
+	dropped   []buffered // that left the buffer; a MessageDropped must follow for each
+	held      []buffered // held deliveries; without msg another request
+	released  buffered   // the held delivery that is being decided
 }
 
 type sub struct {
@@ -174,6 +176,9 @@ func (p *partition) instance(e *eventlog.Event) {
 	if !i.broken {
 		p.after(i, e)
 	}
+	if e.Type == eventlog.InstanceDeleted { // another history may begin
+		*i = instance{calls: i.calls}
+	}
 }
 
 // call checks that the call that the event answers was not answered before.
@@ -212,6 +217,8 @@ func (p *partition) follows(i *instance, e *eventlog.Event) {
 		p.check(i, e, i.status == failed, "the instance has not failed")
 	case eventlog.InstanceReset:
 		p.check(i, e, false, "the instance is not in quarantine")
+	case eventlog.InstanceDeleted:
+		p.check(i, e, i.status == completed || i.status == failed || i.status == stopped, "the instance has not ended")
 	default:
 		p.check(i, e, i.status != none, "the instance was never started")
 		p.check(i, e, i.status == running, "the instance has ended")
@@ -250,6 +257,18 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 	case e.Type == eventlog.KeysEvaluated:
 		i.evaluate = 0
 	}
+	if e.Type == eventlog.InstanceStopping {
+		p.check(i, e, !i.stopping, "the instance is being stopped")
+		p.check(i, e, len(e.Starts) > 0, "without an on-stop handler")
+		i.stopping, i.evaluate = true, 0
+	}
+	// What the flow went back before is forgotten first: it may start again in this event.
+	for _, x := range e.Ends {
+		if x.Status == "NOT_STARTED" {
+			p.check(i, e, e.Choice != "", "forgets %s, and the flow does not go back", x.Path)
+			i.forget(x.Path)
+		}
+	}
 	for _, s := range e.Starts {
 		p.start(i, s, e)
 	}
@@ -264,25 +283,35 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 	case eventlog.InstanceFailed:
 		t := i.task(e.Path)
 		if e.Path == "" {
-			p.check(i, e, i.evaluate != 0, "no task failed, and no key was to be computed")
+			p.check(i, e, i.evaluate != 0 || i.loose, "no task failed, and no key was to be computed")
 		} else {
 			p.check(i, e, t != nil && t.status == failed, "task %s has not failed", e.Path)
 		}
 		i.end(failed)
 	case eventlog.InstanceStopped:
 		i.end(stopped)
+	case eventlog.FlowEnded:
+		p.check(i, e, !i.flowEnded, "the flow has ended before")
+		over := false
+		for _, t := range i.tasks {
+			over = over || t.status == running && t.over
+			p.check(i, e, t.status != running || t.over, "task %s executes", t.path)
+		}
+		p.check(i, e, over, "no listener works")
+		i.flowEnded = true
 	}
 }
 
 func (i *instance) end(s status) {
-	i.status, i.evaluate = s, 0
+	i.status, i.evaluate, i.stopping, i.expect = s, 0, false, ""
 	if s != failed { // nothing more can happen to its tasks
 		i.tasks, i.keys = nil, nil
 		return
 	}
 	for k := range i.tasks {
 		if t := &i.tasks[k]; t.status == running {
-			*t = task{path: t.path, kind: t.kind, status: stopped, choice: t.choice, message: t.message}
+			*t = task{path: t.path, kind: t.kind, status: stopped, choice: t.choice, message: t.message,
+				choices: t.choices, items: t.items, collect: t.collect, over: t.over}
 		}
 	}
 }
@@ -313,7 +342,13 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 		Status   string             `json:"status"`
 		Evaluate uint64             `json:"evaluate"`
 		Keys     []eventlog.TaskKey `json:"keys"`
-		Tasks    []struct {
+		Items    []struct {
+			Path   string `json:"path"`
+			States string `json:"states"`
+		} `json:"items"`
+		Stopping  bool `json:"stopping"`
+		FlowEnded bool `json:"flowEnded"`
+		Tasks     []struct {
 			Path    string          `json:"path"`
 			Kind    eventlog.Kind   `json:"kind"`
 			Status  string          `json:"status"`
@@ -324,6 +359,9 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 			Tick    int64           `json:"tick"`
 			Ran     bool            `json:"ran"`
 			Choice  string          `json:"choice"`
+			Choices []string        `json:"choices"`
+			Collect bool            `json:"collect"`
+			Over    bool            `json:"over"`
 			Message json.RawMessage `json:"message"`
 		} `json:"tasks"`
 	}
@@ -331,12 +369,22 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 		p.check(i, e, false, "its state can't be read: %v", err)
 		return
 	}
-	i.frozen, i.broken, i.loose = false, false, false
+	i.frozen, i.broken = false, false // it stays loose: the state may be one after a jump
 	i.plan, i.status, i.evaluate, i.keys, i.tasks = p.plans[s.Plan], statusOf(s.Status), s.Evaluate, s.Keys, nil
 	p.check(i, e, s.Plan == "" || i.plan != nil, "plan %s was not recorded before", s.Plan)
 	for _, t := range s.Tasks {
 		i.tasks = append(i.tasks, task{path: t.Path, kind: t.Kind, status: statusOf(t.Status), phase: phaseOf(t.Phase), act: t.Act, attempt: t.Attempt,
-			due: max(t.Due, t.Tick), ran: t.Ran, choice: t.Choice, message: len(t.Message) > 0 && string(t.Message) != "null"})
+			due: max(t.Due, t.Tick), ran: t.Ran, choice: t.Choice, choices: t.Choices, collect: t.Collect, over: t.Over, message: len(t.Message) > 0 && string(t.Message) != "null"})
+		i.loose = i.loose || t.Over
+	}
+	i.stopping, i.flowEnded = s.Stopping, s.FlowEnded
+	for _, x := range s.Items {
+		if t := i.task(x.Path); t != nil {
+			t.items = make([]status, len(x.States))
+			for k, c := range []byte(x.States) {
+				t.items[k] = map[byte]status{'E': running, 'C': completed, 'F': failed, 'S': skipped, 'T': stopped}[c]
+			}
+		}
 	}
 }
 
@@ -456,11 +504,11 @@ func (p *partition) after(i *instance, e *eventlog.Event) {
 		if t.status != running || t.phase != waiting || t.kind != eventlog.Listen || i.plan == nil {
 			continue
 		}
-		n := i.plan.nodes[t.path]
+		n := i.plan.node(t.path)
 		if n == nil {
 			continue
 		}
-		k := eventlog.KeyRef{Topic: n.Topic, Key: n.Key, Value: i.key(t.path)}
+		k := eventlog.KeyRef{Topic: n.Topic, Key: n.Key, Value: i.value(t.path)}
 		if k.Value == "" {
 			continue
 		}

@@ -27,8 +27,12 @@ type task struct {
 	attempt int
 	due     int64
 	ran     bool
-	message bool   // a listener failed or was stopped with it: a retry works on it again
-	choice  string // of a Decide
+	message bool     // a listener failed or was stopped with it: a retry works on it again
+	choice  string   // of a Decide
+	choices []string // of a Dynamic
+	items   []status // of the runs of a ForEach
+	collect bool     // the handler of a ForEach gets its items
+	over    bool     // the flow has gone on behind it: the listener works again
 }
 
 func (i *instance) task(path string) *task {
@@ -42,25 +46,33 @@ func (i *instance) task(path string) *task {
 
 // start arms a task.
 func (p *partition) start(i *instance, s eventlog.Start, e *eventlog.Event) {
-	t := i.task(s.Path)
 	if i.plan != nil && i.plan.known {
-		n := i.plan.nodes[s.Path]
-		if !p.check(i, e, n != nil && n.Kind == s.Kind && n.Kind != eventlog.Process, "starts %s %s, which is not in the plan", s.Kind, s.Path) {
+		n := i.plan.node(s.Path)
+		if !p.check(i, e, n != nil && n.Kind == s.Kind && (n.Kind != eventlog.Process || n.tracked()), "starts %s %s, which is not in the plan", s.Kind, s.Path) {
 			return
 		}
+		p.check(i, e, s.Kind != eventlog.OnStop || i.stopping || e.Type == eventlog.InstanceStopping, "starts %s, and nothing is stopped", s.Path)
+		p.check(i, e, !s.Collect || n.Collect, "starts the handler of the items of %s, which has none", s.Path)
 	}
+	if !p.reach(i, s.Path, e) {
+		return
+	}
+	t := i.task(s.Path)
 	if t == nil {
 		i.tasks = append(i.tasks, task{path: s.Path, kind: s.Kind})
 		t = &i.tasks[len(i.tasks)-1]
 	} else {
-		p.check(i, e, t.status != running || e.Type == eventlog.InstanceReset, "starts task %s, which runs", s.Path)
-		p.check(i, e, t.status != completed, "starts task %s, which has completed", s.Path)
+		goes := s.Collect && t.phase == inside && t.kind == eventlog.ForEach
+		p.check(i, e, t.status != running || goes || e.Type == eventlog.InstanceReset, "starts task %s, which runs", s.Path)
+		again := s.Collect || s.Kind == eventlog.Monitor || s.Kind == eventlog.OnStop || i.loose && s.Kind == eventlog.Process
+		p.check(i, e, t.status != completed || again, "starts task %s, which has completed", s.Path)
 	}
 	t.status, t.act, t.due, t.ran, t.choice = running, e.Seq, s.Due, false, ""
+	t.choices, t.collect = nil, s.Collect
 	switch {
-	case s.Kind == eventlog.Parallel:
+	case s.Kind == eventlog.Parallel, s.Kind == eventlog.Process:
 		t.phase, t.attempt = inside, 0
-	case s.Kind == eventlog.At, s.Kind == eventlog.Listen && !t.message:
+	case s.Kind == eventlog.At, s.Kind == eventlog.Monitor, s.Kind == eventlog.Listen && !t.message:
 		t.phase, t.attempt = waiting, 0
 	default:
 		t.phase, t.attempt = works, 1
@@ -75,7 +87,7 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 		p.check(i, e, i.evaluate != 0 && i.evaluate == e.Act, "keys were asked for by seq %d, not by %d", i.evaluate, e.Act)
 		return
 	case eventlog.AttemptStarted, eventlog.AttemptRunning, eventlog.AttemptInterrupted, eventlog.AttemptFailed, eventlog.AttemptTimedOut,
-		eventlog.TaskCompleted, eventlog.TaskFailed, eventlog.ListenContinued, eventlog.EveryContinued, eventlog.MessageReceived:
+		eventlog.TaskCompleted, eventlog.TaskFailed, eventlog.ListenContinued, eventlog.EveryContinued, eventlog.MessageReceived, eventlog.DeadlinePassed:
 	default:
 		return
 	}
@@ -83,11 +95,23 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 	if !p.check(i, e, t != nil, "task %s was never started", e.Path) {
 		return
 	}
+	if e.Type == eventlog.MessageReceived && t.status == completed && i.plan != nil {
+		n := i.plan.node(e.Path)
+		p.check(i, e, n != nil && (n.Reprocess || !i.plan.known), "task %s does not run", e.Path)
+		t.over, t.phase, i.loose = true, waiting, true
+		p.received(i, t, e)
+		return
+	}
 	if !p.check(i, e, t.status == running, "task %s does not run", e.Path) {
 		return
 	}
 	if e.Type == eventlog.MessageReceived {
 		p.received(i, t, e)
+		return
+	}
+	p.check(i, e, !i.stopping || t.kind == eventlog.OnStop, "the instance is being stopped")
+	if e.Type == eventlog.DeadlinePassed {
+		p.deadline(i, t, e)
 		return
 	}
 	p.check(i, e, e.Act == t.act, "activation %d of task %s, the live one is %d", e.Act, e.Path, t.act)
@@ -109,7 +133,8 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 	case eventlog.TaskFailed:
 		p.check(i, e, t.phase == works || t.phase == waiting && t.kind == eventlog.Listen, "the handler of task %s does not run", e.Path)
 		p.check(i, e, t.phase != waiting || t.due > 0 && e.At >= t.due, "the wait of task %s ended at %d, its time is %d", e.Path, e.At, t.due)
-		*t = task{path: t.path, kind: t.kind, status: failed, message: t.message}
+		*t = task{path: t.path, kind: t.kind, status: failed, message: t.message, items: t.items, collect: t.collect, over: t.over}
+		p.jumped(i, e)
 		return
 	}
 	if e.Type == eventlog.TaskCompleted && t.phase == waiting {
@@ -134,15 +159,82 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 		p.check(i, e, t.kind == eventlog.Listen, "task %s is no listener", e.Path)
 		t.phase, t.act, t.attempt, t.due, t.message = waiting, e.Seq, 0, e.Due, false
 	case eventlog.EveryContinued:
-		p.check(i, e, t.kind == eventlog.Every, "task %s is no Every", e.Path)
+		p.check(i, e, t.kind == eventlog.Every || t.kind == eventlog.Monitor, "task %s is no Every", e.Path)
 		p.check(i, e, e.Due == 0 || e.Due >= e.At, "the next run of task %s is at %d, before the event", e.Path, e.Due)
 		t.phase, t.act, t.attempt, t.due = waiting, e.Seq, 0, e.Due
 	case eventlog.TaskCompleted:
 		p.check(i, e, e.Sent == nil || t.kind == eventlog.Command, "task %s is no Command", e.Path)
-		*t = task{path: t.path, kind: t.kind, status: completed}
-		if e.Choice != "" {
+		collected := t.collect
+		*t = task{path: t.path, kind: t.kind, status: completed, items: t.items, collect: t.collect, over: t.over}
+		switch {
+		case collected && t.kind == eventlog.ForEach:
+			i.forgetItems(e.Path)
+		case e.Choice != "":
 			p.chosen(i, t, e)
+		case len(e.Choices) > 0:
+			p.choices(i, t, e)
+		case len(e.Items) > 0:
+			p.items(i, t, e)
 		}
+	}
+}
+
+// choices checks that a Dynamic names processes that it has; it ends with the last of them.
+func (p *partition) choices(i *instance, t *task, e *eventlog.Event) {
+	t.status, t.phase, t.choices = running, inside, slices.Clone(e.Choices)
+	if !p.check(i, e, t.kind == eventlog.Dynamic, "task %s has no processes to choose", e.Path) || i.plan == nil || !i.plan.known {
+		return
+	}
+	n := i.plan.node(e.Path)
+	for _, c := range e.Choices {
+		p.check(i, e, n != nil && n.chosen(c) != nil, "task %s has no process %q", e.Path, c)
+	}
+}
+
+// items takes the runs of a ForEach.
+func (p *partition) items(i *instance, t *task, e *eventlog.Event) {
+	if p.check(i, e, t.kind == eventlog.ForEach, "task %s has no runs", e.Path) {
+		i.forgetItems(e.Path) // of an earlier try
+		t = i.task(e.Path)
+		t.status, t.phase, t.items = running, inside, make([]status, len(e.Items))
+	}
+}
+
+// deadline checks that the time of a process is over.
+func (p *partition) deadline(i *instance, t *task, e *eventlog.Event) {
+	p.check(i, e, t.phase == inside, "task %s has no deadline", e.Path)
+	p.check(i, e, e.Act == t.act, "activation %d of %s, the live one is %d", e.Act, e.Path, t.act)
+	if i.plan != nil && i.plan.known {
+		n := i.plan.node(e.Path)
+		if p.check(i, e, n != nil && (n.Deadline > 0 || n.DeadlineAt), "%s has no deadline", e.Path) {
+			due := t.due
+			if n.DeadlineAt {
+				due = number(i.value(e.Path))
+			}
+			p.check(i, e, n.DeadlineAt && n.Deadline > 0 || due > 0 && e.At >= due, "the deadline of %s passed at %d, its time is %d", e.Path, e.At, due)
+			p.check(i, e, (e.Error != "") == n.DeadlineFails, "%s does not end with its deadline as it should", e.Path)
+		}
+	}
+	s := completed
+	if e.Error != "" {
+		s = failed
+	}
+	*t = task{path: t.path, kind: t.kind, status: s}
+	i.loose = true
+	p.jumped(i, e)
+}
+
+// jumped checks where the flow goes on after a failure; what is done and forgotten then is
+// not judged.
+func (p *partition) jumped(i *instance, e *eventlog.Event) {
+	if e.Choice == "" {
+		return
+	}
+	i.loose = true
+	if i.plan != nil && i.plan.known {
+		n, to := i.plan.node(e.Reason), i.plan.node(e.Choice)
+		p.check(i, e, n != nil && n.Goto != "" && to != nil && to.Path == n.Goto, "goes on at %s, which %s does not say", e.Choice, e.Reason)
+		p.check(i, e, e.Reason == e.Path || strings.HasPrefix(e.Path, e.Reason), "goes on where %s says, which is not around it", e.Reason)
 	}
 }
 
@@ -150,7 +242,7 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 func (p *partition) chosen(i *instance, t *task, e *eventlog.Event) {
 	t.status, t.phase, t.choice = running, inside, e.Choice
 	if p.check(i, e, t.kind == eventlog.Decide, "task %s has no branches", e.Path) && i.plan != nil && i.plan.known {
-		n := i.plan.nodes[e.Path]
+		n := i.plan.node(e.Path)
 		p.check(i, e, n != nil && slices.ContainsFunc(n.Nodes, func(b node) bool { return b.name() == e.Choice }), "task %s has no branch %q", e.Path, e.Choice)
 	}
 }
@@ -158,17 +250,18 @@ func (p *partition) chosen(i *instance, t *task, e *eventlog.Event) {
 // woken checks that a task that waits for a time does not run before it.
 func (p *partition) woken(i *instance, t *task, e *eventlog.Event) {
 	at := t.due
-	if t.kind == eventlog.At {
-		at = number(i.key(t.path))
+	if t.kind == eventlog.At || t.kind == eventlog.Monitor && at == 0 {
+		first, _, _ := strings.Cut(i.value(t.path), "/")
+		at = number(first)
 		p.check(i, e, at > 0, "task %s runs without a time", t.path)
 	}
-	p.check(i, e, t.kind == eventlog.At || t.kind == eventlog.Every, "task %s has no attempt to come", t.path)
+	p.check(i, e, t.kind == eventlog.At || t.kind == eventlog.Monitor || t.kind == eventlog.Every, "task %s has no attempt to come", t.path)
 	p.check(i, e, e.At >= at, "task %s runs at %d, its time is %d", t.path, e.At, at)
 }
 
 // over checks that the end of an Every has come.
 func (p *partition) over(i *instance, t *task, e *eventlog.Event) {
-	_, until, _ := strings.Cut(i.key(t.path), "/")
+	_, until, _ := strings.Cut(i.value(t.path), "/")
 	p.check(i, e, t.kind == eventlog.Every && until != "" && e.At >= number(until), "task %s ends while it waits, and its end %q has not come", t.path, until)
 }
 
@@ -181,6 +274,7 @@ func number(text string) int64 {
 func (p *partition) received(i *instance, t *task, e *eventlog.Event) {
 	p.check(i, e, t.kind == eventlog.Listen && t.phase == waiting, "task %s does not wait", e.Path)
 	p.check(i, e, i.evaluate == 0, "task %s takes a message while its key is being computed", e.Path)
-	p.check(i, e, i.key(e.Path) == e.Value, "task %s takes a message of %q, its key is %q", e.Path, e.Value, i.key(e.Path))
-	t.phase, t.act, t.attempt, t.due, t.ran, t.message = works, e.Seq, 1, e.Due, false, true
+	p.check(i, e, i.value(e.Path) == e.Value, "task %s takes a message of %q, its key is %q", e.Path, e.Value, i.value(e.Path))
+	p.check(i, e, !i.stopping && !i.flowEnded, "the instance takes no more messages")
+	t.status, t.phase, t.act, t.attempt, t.due, t.ran, t.message = running, works, e.Seq, 1, e.Due, false, true
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/audit"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the scenarios come to into their files")
@@ -82,6 +83,7 @@ type scenario struct {
 	batchOn *part
 	offset  int64
 	letters map[int]bool
+	judge   *audit.Auditor
 	quiet   map[string]int // counts instead of events
 }
 
@@ -124,7 +126,7 @@ func (s *scenario) play(text string) string {
 			plan = nil
 		}
 	}
-	s.w = newWorld(1)
+	s.begin(1)
 	for _, line := range lines(strings.TrimRight(text, "\n")) {
 		if strings.HasPrefix(line, "|") {
 			continue
@@ -149,7 +151,22 @@ func (s *scenario) play(text string) string {
 	if err := s.w.same(); err != nil {
 		s.t.Error(err)
 	}
+	s.judged()
 	return s.out.String()
+}
+
+// begin makes a world whose events an auditor sees.
+func (s *scenario) begin(partitions int) {
+	s.w, s.judge = newWorld(partitions), audit.New(int32(partitions), audit.Options{})
+	s.w.onEvent = func(p *part, e *eventlog.Event, _, _ *Instance) { s.judge.Event(p.s.Partition, int64(e.N), e) }
+}
+
+// judged reports what the auditor found in the world that ends.
+func (s *scenario) judged() {
+	s.t.Helper()
+	if err := s.judge.Finish().Err(); err != nil {
+		s.t.Error(err)
+	}
 }
 
 // addPlan reads "Name 1" and one task a line.
@@ -265,7 +282,8 @@ func (s *scenario) number(text string) int {
 func (s *scenario) do(f []string) {
 	switch f[0] {
 	case "partitions":
-		s.w = newWorld(s.number(f[1]))
+		s.judged()
+		s.begin(s.number(f[1]))
 		s.check(s.w.own())
 		s.seen.events[eventlog.PartitionOwned]++
 	case "limit":
