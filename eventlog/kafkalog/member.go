@@ -210,6 +210,26 @@ func (m *member) Commit(ctx context.Context, partition int32, offset int64) erro
 		return fail(eventlog.ErrNotMember)
 	}
 	var err error
+	m.log.persist(ctx, func() (final bool) { // the group's coordinator may be the broker that has died
+		err = m.commit(ctx, partition, offset)
+		return !brokerAway(err) || membershipLost(err) || !m.owns(partition)
+	})
+	switch {
+	case membershipLost(err), err != nil && !m.owns(partition):
+		return fail(fmt.Errorf("%w: %w", eventlog.ErrNotMember, err))
+	case err != nil:
+		return fail(m.denied(m.log.because(ctx, err)))
+	}
+	return nil
+}
+
+func (m *member) owns(partition int32) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.owned[partition]
+}
+
+func (m *member) commit(ctx context.Context, partition int32, offset int64) (err error) {
 	m.cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{m.topic: {partition: {Epoch: -1, Offset: offset}}},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, failed error) {
 			if err = failed; err != nil {
@@ -221,17 +241,19 @@ func (m *member) Commit(ctx context.Context, partition int32, offset int64) erro
 				}
 			}
 		})
+	return err
+}
+
+// membershipLost tells whether the brokers count this member out.
+func membershipLost(err error) bool {
 	for _, lost := range []error{
 		kerr.IllegalGeneration, kerr.UnknownMemberID, kerr.RebalanceInProgress, kerr.FencedInstanceID, kerr.StaleMemberEpoch, kerr.FencedMemberEpoch,
 	} {
 		if errors.Is(err, lost) {
-			return fail(fmt.Errorf("%w: %w", eventlog.ErrNotMember, err))
+			return true
 		}
 	}
-	if err != nil {
-		return fail(m.denied(m.log.because(ctx, err)))
-	}
-	return nil
+	return false
 }
 
 func (m *member) Committed(ctx context.Context, partition int32) (int64, error) {
