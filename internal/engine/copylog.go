@@ -45,7 +45,7 @@ type CopiedLog struct {
 // definitions, dead letters, and messages that no relay has read. A last event of each
 // partition says where the new requests begin. The source must be at rest: no engine runs on
 // it (ErrNotQuiet). The target's application must be new (ErrNotEmpty). Interrupted, it leaves
-// a target that must be thrown away; engines refuse its partitions.
+// a target that must be thrown away.
 func CopyLog(ctx context.Context, from, to eventlog.Log, o CopyOptions) (CopiedLog, error) {
 	c := &copier{from: from, to: to, o: o, done: CopiedLog{Partitions: from.Partitions(), Messages: map[string]int64{}}, topics: map[string]*copiedTopic{}}
 	if err := c.check(ctx); err != nil {
