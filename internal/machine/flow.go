@@ -59,6 +59,9 @@ func (f *flow) status(pl place) Status {
 		return ""
 	}
 	if k := f.task(pl.path); k != nil {
+		if k.Over && (k.Status == Executing || k.Status == Stopped) {
+			return Completed // for the flow, which has gone on behind it
+		}
 		return k.Status
 	}
 	return ""
@@ -458,7 +461,7 @@ func (f *flow) culprit() (path, why string) {
 // absorbed says that a failed node is behind the flow: it was allowed to fail, or a node
 // around it has ended.
 func (f *flow) absorbed(pl place) bool {
-	if pl.n.Kind == eventlog.Monitor || pl.n.Continue && f.status(pl) == Failure {
+	if pl.n.Kind == eventlog.Monitor || pl.n.Continue && f.status(pl) == Failure || f.left(pl) {
 		return true
 	}
 	for p := pl; p.n.parent != nil && p.n.parent.parent != nil; {
@@ -468,6 +471,32 @@ func (f *flow) absorbed(pl place) bool {
 		}
 	}
 	return false
+}
+
+// left says that the flow went on elsewhere, further on, when the node or one around it had failed.
+func (f *flow) left(pl place) bool {
+	for b := pl; b.n.parent != nil; b = b.parent() {
+		if b.n.Goto == "" || f.i.jumps(b.path) == 0 {
+			continue
+		}
+		for c := b; c.n.parent != nil; c = c.parent() {
+			p := c.parent()
+			if p.n.Kind != eventlog.Process {
+				continue
+			}
+			for k := p.position(c) + 1; k < len(p.n.Nodes); k++ {
+				if f.reached(p.child(k)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// reached says that something at a node or inside it was started.
+func (f *flow) reached(pl place) bool {
+	return slices.ContainsFunc(f.i.Tasks, func(k Task) bool { return k.Status != Skipped && within(k.Path, pl.path) })
 }
 
 // choose goes on in the branch that a Decide named; "" goes on behind it.
@@ -564,7 +593,7 @@ func (f *flow) again() (any bool) {
 	for k := range f.i.Tasks {
 		t := &f.i.Tasks[k]
 		pl, ok := f.plan.place(t.Path)
-		if !ok || pl.n.attached || t.Status != Failure && t.Status != Stopped || f.goesOn(pl.n, t) || !f.pending(pl) {
+		if !ok || pl.n.attached || t.Status != Failure && t.Status != Stopped || f.goesOn(pl.n, t) && t.Error == "" || !f.pending(pl) {
 			continue
 		}
 		any = true
@@ -581,6 +610,9 @@ func (f *flow) again() (any bool) {
 
 // pending says that nothing around a failed node goes on without it.
 func (f *flow) pending(pl place) bool {
+	if f.left(pl) {
+		return false
+	}
 	for b := pl; b.n.parent != nil; b = b.parent() {
 		s, p := f.status(b), b.parent()
 		if b.path != pl.path && (s == Completed || s == Skipped) || s == Failure && (b.n.Continue || p.n.joins() && (p.n.Any || p.n.WaitAll) && f.others(p, b)) {

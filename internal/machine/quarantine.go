@@ -63,16 +63,16 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 		if k.Status != Executing || k.Phase == Inside {
 			continue
 		}
-		executing = true
+		pl, _ := plan.place(k.Path)
+		executing = executing || body.Stopping || !pl.n.attached && !k.Over
 		if k.Phase != Waiting {
-			pl, _ := plan.place(k.Path)
 			f.restart(pl, &k)
 		}
 	}
-	if body.Status == Executing && f.again() {
+	if body.Status == Executing && !body.Stopping && f.again() {
 		executing = true
 	}
-	if body.Status == Executing && !executing {
+	if body.Status == Executing && !body.Stopping && !executing {
 		// The fold failed between the end of a task and what follows from it.
 		f.done = f.resume(place{n: &plan.root})
 	}
@@ -85,8 +85,14 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	}
 	e.State = state
 	t.transitWith(plan, i, e)
-	if f.done {
-		t.transitWith(plan, i, &eventlog.Event{Type: eventlog.InstanceCompleted})
+	switch {
+	case body.Status == Executing && body.Stopping && !executing:
+		t.transitWith(plan, i, t.ending(i, &eventlog.Event{Type: eventlog.InstanceStopped}))
+	case f.done && body.FlowEnded && i.unfinishedOver():
+	case f.done && i.unfinishedOver():
+		t.transitWith(plan, i, &eventlog.Event{Type: eventlog.FlowEnded})
+	case f.done:
+		t.transitWith(plan, i, t.ending(i, &eventlog.Event{Type: eventlog.InstanceCompleted}))
 	}
 	t.settle(r.ID)
 	for i = t.S.Instances[r.ID]; len(i.Held) > 0 && i.Quarantined == "" && t.S.Frozen[r.ID] == ""; {
