@@ -13,6 +13,7 @@ type planner struct {
 	r      *rand.Rand
 	left   int // leaves that may still come
 	number int
+	wide   bool        // with ForEach and Dynamic
 	leaf   func(*Node) // gives a task its kind and policies
 }
 
@@ -32,6 +33,9 @@ func (g *planner) node(path string, depth int) Node {
 	g.number++
 	if depth > 0 && g.left > 1 && g.r.IntN(100) < 45 {
 		n.Kind = pick(g.r, []eventlog.Kind{eventlog.Process, eventlog.Parallel, eventlog.Parallel, eventlog.Decide})
+		if g.wide && g.r.IntN(3) == 0 {
+			n.Kind = pick(g.r, []eventlog.Kind{eventlog.ForEach, eventlog.Dynamic})
+		}
 	}
 	n.Continue = g.r.IntN(6) == 0
 	switch n.Kind {
@@ -48,6 +52,20 @@ func (g *planner) node(path string, depth int) Node {
 	case eventlog.Decide:
 		g.left--
 		n.Nodes = g.nodes(n.Path, depth-1, 2)
+	case eventlog.ForEach:
+		g.left--
+		n.WaitAll, n.Collect, n.Concurrency = g.r.IntN(2) == 0, g.r.IntN(2) == 0, g.r.IntN(3)
+		n.Nodes = []Node{{Path: n.Path + "[]", Kind: eventlog.Process}}
+		n.Nodes[0].Nodes = g.nodes(n.Path+"[]", depth-1, 1)
+	case eventlog.Dynamic:
+		g.left--
+		n.Nodes = []Node{{Path: n.Path + "[]", Kind: eventlog.Process}}
+		for range 1 + g.r.IntN(2) {
+			c := Node{Path: fmt.Sprint(n.Path, "[]/p", g.number), Kind: eventlog.Process, Continue: g.r.IntN(6) == 0}
+			g.number++
+			c.Nodes = g.nodes(c.Path, depth-1, 1)
+			n.Nodes[0].Nodes = append(n.Nodes[0].Nodes, c)
+		}
 	default:
 		g.left--
 		g.leaf(&n)
@@ -66,6 +84,8 @@ func draw(nodes []Node) string {
 			s += "(" + draw(n.Nodes) + ")"
 		case eventlog.Parallel:
 			s += "[" + draw(n.Nodes) + "]"
+		case eventlog.ForEach, eventlog.Dynamic:
+			s += "*(" + draw(n.Nodes[0].Nodes) + ")"
 		case eventlog.Decide:
 			s += "{" + draw(n.Nodes) + "}"
 		}

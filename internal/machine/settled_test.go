@@ -194,9 +194,12 @@ func (h *history) finish() error {
 		for _, r := range h.works() {
 			i := h.instance(r.ID)
 			r.OK, r.HasKeys = true, true
-			r.Keys = h.keys(h.plans[i.Plan])
+			if n := h.plans[i.Plan].Task(r.Path); n != nil {
+				h.choose(n, &r)
+			}
+			r.Keys = h.keys(h.plans[i.Plan], i, &r)
 			for k := range r.Keys {
-				switch n := h.plans[i.Plan].Task(r.Keys[k].Path); n.Kind {
+				switch n := h.plans[i.Plan].Node(r.Keys[k].Path); n.Kind {
 				case eventlog.Listen:
 					r.Keys[k].Value = "x"
 				case eventlog.At:
