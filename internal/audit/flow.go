@@ -385,6 +385,12 @@ func (p *partition) end(i *instance, x eventlog.End, e *eventlog.Event) {
 		p.check(i, e, t.status != running || s != running, "lets node %s go on, which executes", x.Path)
 	}
 	p.check(i, e, s != stopped || t.status == running || x.Kind == eventlog.Process, "stops node %s, which does not execute", x.Path)
+	if n := i.planned(x.Path); s == completed && x.Kind == eventlog.ForEach && n != nil && e.Type != eventlog.InstanceReset {
+		for _, item := range t.items {
+			p.check(i, e, item == completed || item == skipped, "%s completes, and a run of it has not", x.Path)
+		}
+		p.check(i, e, !n.Collect, "%s completes without the handler of its items", x.Path)
+	}
 	*t = task{path: t.path, kind: t.kind, status: s, choice: t.choice, message: t.message && s == stopped,
 		choices: t.choices, items: t.items, collect: t.collect, over: t.over}
 	if s == running {
