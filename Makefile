@@ -5,7 +5,7 @@ STATICCHECK := v0.8.2
 FUZZTIME    ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test it chaos bench compare fuzz cover up down
+.PHONY: help check fmt test it orders chaos bench compare fuzz cover up down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: ## all tests that need neither server nor network, with -race where a C co
 it: ## the suites and the example against a real Kafka broker (IT=docker or IT=jars forces one)
 	@.ci/it
 	@.ci/fresh
+
+orders: ## examples/orders on the local broker (KAFKA_BROKERS=host:port, STORE=URL)
+	@examples/orders/run.sh
 
 chaos: ## the fault tests in their long form, half an hour; SEED=n repeats a run
 	DAGGER_CHAOS=long go test -count=1 -v -timeout 90m ./internal/chaos

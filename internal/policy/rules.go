@@ -88,11 +88,12 @@ var rules = map[string]rule{
 		ours:   append([]string{"internal/engine", "internal/machine", "internal/drawing", "internal/audit"}, public...),
 		theirs: []string{cobra, "github.com/spf13/pflag", bar, term},
 	},
-	"examples/pizza":    {ours: public, theirs: []string{bar, term}},
-	"examples/toystore": {ours: []string{"projection"}},
-	"examples/follow":   {ours: public},
-	"examples/orders":   {ours: public, theirs: []string{bar, term}},
-	"bench":             {ours: public, theirs: []string{bar, term}},
+	"examples/pizza":       {ours: public, theirs: []string{bar, term}},
+	"examples/orders":      {ours: append([]string{"webui", "telemetry/prom"}, public...)},
+	"examples/orders/play": {ours: []string{"eventlog", "eventlog/kafkalog"}},
+	"examples/toystore":    {ours: []string{"projection"}},
+	"examples/follow":      {ours: public},
+	"bench":                {ours: public, theirs: []string{bar, term}},
 
 	// What only the work on this module needs.
 	"internal/chaos":                 {ours: append([]string{"internal/engine", "internal/audit", "internal/kafkatest"}, public...), tests: []string{franz, pebble, ids}},
