@@ -169,6 +169,8 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 		switch {
 		case collected && t.kind == eventlog.ForEach:
 			i.forgetItems(e.Path)
+		case e.Choice != "" && e.Reason != "": // a join failed with it
+			p.jumped(i, e)
 		case e.Choice != "":
 			p.chosen(i, t, e)
 		case len(e.Choices) > 0:
@@ -234,7 +236,7 @@ func (p *partition) jumped(i *instance, e *eventlog.Event) {
 	if i.plan != nil && i.plan.known {
 		n, to := i.plan.node(e.Reason), i.plan.node(e.Choice)
 		p.check(i, e, n != nil && n.Goto != "" && to != nil && to.Path == n.Goto, "goes on at %s, which %s does not say", e.Choice, e.Reason)
-		p.check(i, e, e.Reason == e.Path || strings.HasPrefix(e.Path, e.Reason), "goes on where %s says, which is not around it", e.Reason)
+		p.check(i, e, strings.HasPrefix(e.Path, e.Reason), "goes on where %s says, which is not around it", e.Reason)
 	}
 }
 

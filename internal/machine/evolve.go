@@ -234,6 +234,9 @@ func (s *State) body(i *Instance, e *eventlog.Event) {
 		i.Quarantined, i.Updated = e.Reason, e.At
 		delete(s.Frozen, i.ID)
 		return
+	case eventlog.InstanceDeleted: // nothing of it is left that could be frozen
+		i.Body = Body{Updated: e.At}
+		return
 	case eventlog.InstanceReset:
 		delete(s.Frozen, i.ID)
 	}
@@ -299,8 +302,6 @@ func (i *Instance) fold(e *eventlog.Event) {
 		i.Status, i.Ended, i.Error, i.FailedPath, i.DeleteAt = Executing, 0, "", "", 0
 	case eventlog.FlowEnded:
 		i.FlowEnded = true
-	case eventlog.InstanceDeleted:
-		i.Body = Body{Updated: e.At}
 	}
 }
 
@@ -451,6 +452,8 @@ func (i *Instance) complete(t *Task, e *eventlog.Event) {
 	switch {
 	case collected:
 		i.forgetItems(e.Path)
+	case e.Choice != "" && e.Reason != "": // a join failed with it
+		i.jumped(e)
 	case e.Choice != "":
 		t.Status, t.Phase, t.Choice = Executing, Inside, e.Choice
 	case len(e.Choices) > 0:

@@ -479,7 +479,7 @@ func (f *flow) left(pl place) bool {
 		if b.n.Goto == "" || f.i.jumps(b.path) == 0 {
 			continue
 		}
-		for c := b; c.n.parent != nil; c = c.parent() {
+		for c := pl; c.n.parent != nil; c = c.parent() {
 			p := c.parent()
 			if p.n.Kind != eventlog.Process {
 				continue

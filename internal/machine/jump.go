@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/godagger/dagger/eventlog"
@@ -57,6 +58,7 @@ func (f *flow) reenter(q place) {
 	switch s := f.status(q); {
 	case s == Executing:
 	case q.n.tracked():
+		f.e.Ends = slices.DeleteFunc(f.e.Ends, func(x eventlog.End) bool { return x.Path == q.path }) // it failed, and goes on
 		f.start(q)
 	case s != "":
 		f.note(q, NotStarted)

@@ -85,6 +85,9 @@ func reaches(from, to string, kinds map[string]eventlog.Kind) bool {
 	for common != "" && !strings.HasPrefix(from, common+"/") {
 		common = above(common)
 	}
+	if strings.HasSuffix(common, "[]") && kinds[above(common)] == eventlog.Dynamic {
+		return false // another process than the chosen one
+	}
 	for at := to; at != common; {
 		if at = above(at); kinds[at] != eventlog.Process {
 			return false
