@@ -74,6 +74,7 @@ func declared[T any](t *testing.T, file, pattern string, as func(string) T) (l [
 
 // scenario is one file being played.
 type scenario struct {
+	history []recorded
 	t       *testing.T
 	w       *world
 	seen    *seen
@@ -158,7 +159,11 @@ func (s *scenario) play(text string) string {
 // begin makes a world whose events an auditor sees.
 func (s *scenario) begin(partitions int) {
 	s.w, s.judge = newWorld(partitions), audit.New(int32(partitions), audit.Options{})
-	s.w.onEvent = func(p *part, e *eventlog.Event, _, _ *Instance) { s.judge.Event(p.s.Partition, int64(e.N), e) }
+	s.history = nil
+	s.w.onEvent = func(p *part, e *eventlog.Event, _, _ *Instance) {
+		s.judge.Event(p.s.Partition, int64(e.N), e)
+		s.history = append(s.history, recorded{p.s.Partition, eventlog.AppendEvent(nil, e)})
+	}
 }
 
 // judged reports what the auditor found in the world that ends.
