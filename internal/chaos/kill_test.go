@@ -17,7 +17,7 @@ func TestKilledWorkerAndDeletedStoreEmbedded(t *testing.T) {
 	dir := t.TempDir()
 	job := task{
 		Log: "file:" + filepath.Join(dir, "log"), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
-		Orders: pick(2000, 300), Rate: pick(33.0, 100), Serve: true, Feed: true, Shop: true,
+		Orders: pick(2000, 500), Rate: pick(33.0, 60), Serve: true, Feed: true, Shop: true,
 	}
 	killWorkers(t, random, job, pick(20, 5), func(int, *process) {})
 	report := check(t, job.Log, job.Orders, job.Store)
@@ -47,7 +47,7 @@ func TestKilledWorkerAndDeletedStoreKafka(t *testing.T) {
 	}
 	job := task{
 		Log: kafkaURL(addr), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
-		Orders: pick(2000, 300), Rate: pick(33.0, 100), Serve: true, Feed: true, Shop: true,
+		Orders: pick(2000, 500), Rate: pick(33.0, 60), Serve: true, Feed: true, Shop: true,
 	}
 	killWorkers(t, random, job, pick(20, 5), during)
 	report := check(t, job.Log, job.Orders, job.Store)
