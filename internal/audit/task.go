@@ -62,7 +62,8 @@ func (p *partition) start(i *instance, s eventlog.Start, e *eventlog.Event) {
 		i.tasks = append(i.tasks, task{path: s.Path, kind: s.Kind})
 		t = &i.tasks[len(i.tasks)-1]
 	} else {
-		goes := s.Collect && t.phase == inside && t.kind == eventlog.ForEach
+		goes := s.Collect && t.phase == inside && t.kind == eventlog.ForEach ||
+			s.Kind == eventlog.Process && e.Choice != "" && e.Reason != "" // it failed, and the flow goes back into it
 		p.check(i, e, t.status != running || goes || e.Type == eventlog.InstanceReset, "starts task %s, which runs", s.Path)
 		again := s.Collect || s.Kind == eventlog.Monitor || s.Kind == eventlog.OnStop || i.loose && s.Kind == eventlog.Process
 		p.check(i, e, t.status != completed || again, "starts task %s, which has completed", s.Path)
