@@ -70,7 +70,6 @@ type settings struct {
 	cpuProfile string
 	memProfile string
 	timeout    time.Duration
-	dir        string // of log or store, where it is the program's own
 }
 
 func (s *settings) parse(args []string, stderr io.Writer) error {
