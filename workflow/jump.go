@@ -49,6 +49,10 @@ func beside(tree map[string]*machine.Node, j jump) (path string, ok bool) {
 		if at != "" {
 			path = at + "/" + j.target
 		}
+		// Of a run of a Dynamic only the process that was chosen is there.
+		if of, item := strings.CutSuffix(at, "[]"); item && tree[of].Kind == eventlog.Dynamic && !strings.HasPrefix(j.path+"/", path+"/") {
+			return "", false
+		}
 		if tree[path] != nil && j.target != "" {
 			return path, true
 		}

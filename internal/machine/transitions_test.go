@@ -105,6 +105,19 @@ func (s states) document() string {
 			fmt.Fprintf(&b, "| %s | %s | %s |\n", k[0], k[1], strings.Join(by[k], ", "))
 		}
 	}
+	for _, what := range []string{"instance", "task"} {
+		fmt.Fprintf(&b, "\n## Diagram: %s\n\n```mermaid\nstateDiagram-v2\n", what)
+		pairs := map[[2]string]bool{}
+		for m := range s {
+			if m.what == what {
+				pairs[[2]string{m.from, m.to}] = true
+			}
+		}
+		for _, k := range slices.SortedFunc(maps.Keys(pairs), func(a, b [2]string) int { return slices.Compare(order(a), order(b)) }) {
+			fmt.Fprintf(&b, "    %s --> %s\n", strings.ReplaceAll(k[0], " ", "_"), strings.ReplaceAll(k[1], " ", "_"))
+		}
+		b.WriteString("```\n")
+	}
 	return b.String()
 }
 
