@@ -332,7 +332,8 @@ func (t *Turn) conclude(i *Instance, f *flow, path, why string) {
 	case f.done, i.FlowEnded && !f.failed && !i.unfinishedOver():
 		t.transit(i, t.ending(i, &eventlog.Event{Type: eventlog.InstanceCompleted}))
 	case f.failed:
-		if path == "" { // the end of another task showed it
+		// The end of another task may have shown it, one of a run of a ForEach that has ended.
+		if path == "" || i.Task(path) == nil {
 			path, why = f.culprit()
 		}
 		t.transit(i, &eventlog.Event{Type: eventlog.InstanceFailed, Path: path, Error: why})

@@ -294,20 +294,20 @@ func (f *flow) joinItems(p place) {
 	running, failures := 0, false
 	for _, state := range states {
 		switch state {
-		case itemExecuting, itemStopped:
+		case itemExecuting:
 			running++
 		case itemFailed:
 			failures = true
 		}
 	}
 	for k, state := range states {
-		if state != itemNotStarted {
+		if state != itemNotStarted && state != itemStopped {
 			continue
 		}
 		if limit := p.n.Concurrency; limit > 0 && running >= limit {
 			return
 		}
-		f.begin(p.item(k))
+		f.beginItem(p.item(k), state == itemStopped)
 		running++
 	}
 	if running == 0 {
@@ -566,34 +566,13 @@ func (f *flow) restart(pl place, k *Task) {
 	}
 }
 
-// reopen makes a failed instance go on: its failed and stopped tasks start again, the nodes
-// around them are no longer ended.
-func (f *flow) reopen() {
-	for _, items := range f.i.Items {
-		for k := range items.Values {
-			if s := itemStatus(items.States[k]); s == Failure || s == Stopped {
-				f.noteAt(items.Path+pathIndex(k), eventlog.Process, Executing)
-			}
-		}
-	}
-	for k := range f.i.Tasks {
-		t := &f.i.Tasks[k]
-		if t.Status != Failure && t.Status != Stopped {
-			continue
-		}
-		if pl, ok := f.plan.place(t.Path); ok && (t.Over || !f.absorbed(pl)) {
-			f.restart(pl, t)
-		}
-	}
-}
-
 // again starts failed tasks whose failure did not come to anything: the instance froze before
 // it failed with them. It says whether there are any.
 func (f *flow) again() (any bool) {
 	for k := range f.i.Tasks {
 		t := &f.i.Tasks[k]
 		pl, ok := f.plan.place(t.Path)
-		if !ok || pl.n.attached || t.Status != Failure && t.Status != Stopped || f.goesOn(pl.n, t) && t.Error == "" || !f.pending(pl) {
+		if !ok || pl.n.attached || f.held(t.Path) || t.Status != Failure && t.Status != Stopped || f.goesOn(pl.n, t) && t.Error == "" || !f.pending(pl) {
 			continue
 		}
 		any = true
@@ -714,10 +693,13 @@ func (f *flow) resumeJoin(pl place) {
 	running := 0
 	for k := range f.count(pl) {
 		c := pl.item(k)
-		if s := f.status(c); s == "" && (pl.n.Concurrency == 0 || running < pl.n.Concurrency) {
-			f.begin(c)
+		switch s := f.status(c); s {
+		case "", Stopped:
+			if pl.n.Concurrency == 0 || running < pl.n.Concurrency {
+				f.beginItem(c, s == Stopped)
+			}
 			running++
-		} else if s == "" || s == Executing {
+		case Executing:
 			running++
 		}
 	}

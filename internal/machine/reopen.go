@@ -1,0 +1,71 @@
+package machine
+
+import "slices"
+
+// reopen makes a failed instance go on: its failed and stopped tasks start again, the nodes
+// around them are no longer ended. Of the runs of a ForEach no more go on than may work at
+// once; the others are STOPPED until one ends.
+func (f *flow) reopen() { f.reopenInside("") }
+
+// reopenInside is reopen for what is inside a run of a ForEach, or with "" for all.
+func (f *flow) reopenInside(path string) {
+	var waits []string
+	later := func(p string) bool {
+		return path != "" && !inside(p, path) || slices.ContainsFunc(waits, func(item string) bool { return inside(p, item) })
+	}
+	for n := range f.i.Items {
+		items := &f.i.Items[n]
+		pl, ok := f.plan.place(items.Path)
+		if !ok || later(items.Path) || f.absorbed(pl) {
+			continue
+		}
+		running := 0
+		for k := range items.Values {
+			state := items.States[k]
+			if state != itemExecuting && state != itemFailed && state != itemStopped {
+				continue
+			}
+			item := pl.item(k)
+			if limit := pl.n.Concurrency; limit > 0 && running >= limit {
+				waits = append(waits, item.path)
+				f.note(item, Stopped)
+				continue
+			}
+			if running++; state != itemExecuting {
+				f.note(item, Executing)
+			}
+		}
+	}
+	for k := range f.i.Tasks {
+		t := &f.i.Tasks[k]
+		if t.Status != Failure && t.Status != Stopped || later(t.Path) {
+			continue
+		}
+		if pl, ok := f.plan.place(t.Path); ok && (t.Over || !f.absorbed(pl)) {
+			f.restart(pl, t)
+		}
+	}
+}
+
+// beginItem begins a run of a ForEach, or lets one go on that a retry of the instance has left
+// for later.
+func (f *flow) beginItem(pl place, again bool) {
+	if !again {
+		f.begin(pl)
+		return
+	}
+	f.note(pl, Executing)
+	f.reopenInside(pl.path)
+}
+
+// held says that a node is inside a run of a ForEach that a retry has left for later.
+func (f *flow) held(path string) bool {
+	return slices.ContainsFunc(f.i.Items, func(x Items) bool {
+		for k := range len(x.States) {
+			if x.States[k] == itemStopped && inside(path, x.Path+pathIndex(k)) {
+				return true
+			}
+		}
+		return false
+	})
+}
