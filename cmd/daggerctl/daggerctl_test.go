@@ -302,16 +302,41 @@ func tamper(ctx context.Context) (err error) {
 // rest runs an engine until everything that was told has been decided.
 func rest(ctx context.Context) error {
 	return withEngine(ctx, func(e *workflow.Engine) error {
-		for {
+		// What is owed to other partitions is told a second later.
+		for still, last := 0, int64(-1); ; {
 			r, err := audit.Log(ctx, e.Log(), audit.Options{Settled: true})
-			if err != nil || r.Violations == 0 && !r.Moved {
+			if err != nil {
 				return err
 			}
+			end, err := written(ctx, e.Log())
+			if err != nil {
+				return err
+			}
+			if still++; r.Violations > 0 || r.Moved || end != last {
+				still, last = 0, end
+			}
+			if still == 30 {
+				return nil
+			}
 			select {
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
 				return r.Err()
 			}
 		}
 	})
+}
+
+// written is how much the application's log has.
+func written(ctx context.Context, log eventlog.Log) (n int64, err error) {
+	for _, name := range []string{eventlog.EventsTopic(log.App()), eventlog.RequestsTopic(log.App())} {
+		topic, err := log.Topic(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		for _, p := range topic.Partitions {
+			n += p.End
+		}
+	}
+	return n, nil
 }
