@@ -488,7 +488,6 @@ func (t *Turn) deadline(i *Instance, k *Task) string {
 	f := t.flow(plan, i, e)
 	if pl.n.DeadlineFails {
 		e.Error = "its deadline has passed"
-		f.now[pl.path] = Failure
 		f.fail(pl)
 	} else {
 		f.now[pl.path] = Completed

@@ -370,13 +370,12 @@ func (i *Instance) jumps(path string) int {
 // failUpTo lets the nodes from n up to b fail; what executes inside them gets the status s,
 // what was not reached is skipped.
 func (f *flow) failUpTo(n, b place, s Status) {
-	f.now[n.path] = Failure
 	for c := n; ; c = c.parent() {
-		f.endInside(c, s)
-		if c.path != n.path {
-			if c.n.Kind != eventlog.Process || c.n.Continue || c.n.Goto != "" || c.n.tracked() || c.n.parent.joins() {
-				f.note(c, Failure)
-			}
+		f.endInside(c, s) // while it still executes: its branches do too
+		if c.path == n.path {
+			f.now[n.path] = Failure
+		} else if c.n.Kind != eventlog.Process || c.n.Continue || c.n.Goto != "" || c.n.tracked() || c.n.parent.joins() {
+			f.note(c, Failure)
 		}
 		if c.path == b.path {
 			return

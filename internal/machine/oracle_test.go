@@ -19,7 +19,7 @@ import (
 // of tasks and works out from them, each time anew, what has ended and how.
 type oracle struct {
 	plan    *Plan
-	results map[string]outcome // by path; of the handler that gets a ForEach's items by path and "#"
+	results map[string]outcome // by path; of the handler that gets a ForEach's items by path and "#", of a deadline that has passed by path and "!"
 	clock   int
 	working map[string]bool   // runs of a ForEach that work, or have worked
 	status  map[string]Status // of tasks and nodes, by the last assign
@@ -64,6 +64,18 @@ func (o *oracle) inside(v spot) (l []spot) {
 
 // eval says whether a node that was reached executes, has completed or failed, and when.
 func (o *oracle) eval(v spot) (Status, int) {
+	s, at := o.inTime(v)
+	if late, passed := o.results[v.path+"!"]; passed && (s == Executing || at > late.at) {
+		if v.n.DeadlineFails {
+			return Failure, late.at
+		}
+		return Completed, late.at
+	}
+	return s, at
+}
+
+// inTime is eval without a look at the node's deadline.
+func (o *oracle) inTime(v spot) (Status, int) {
 	n := v.n
 	r, has := o.results[v.path]
 	switch n.Kind {
@@ -187,7 +199,7 @@ func (o *oracle) assign(v spot, cut Status) {
 		s = cut
 	}
 	o.set(v, s)
-	if s == Failure && n.Continue {
+	if _, passed := o.results[v.path+"!"]; passed && s == Completed || s == Failure && n.Continue {
 		cut = Skipped
 	}
 	if (n.Kind == eventlog.ForEach || n.item && n.parent.Kind == eventlog.ForEach) && (s == Completed || s == Skipped) {
@@ -259,10 +271,12 @@ func (o *oracle) retry(v spot) {
 		return
 	}
 	delete(o.working, v.path) // its turn comes again
-	for _, path := range []string{v.path, v.path + "#"} {
+	for _, path := range []string{v.path, v.path + "#", v.path + "!"} {
 		if r, has := o.results[path]; has && !r.ok {
 			delete(o.results, path)
-			return
+			if path != v.path+"!" { // what is inside goes on
+				return
+			}
 		}
 	}
 	for _, c := range o.inside(v) {
@@ -297,8 +311,14 @@ func TestOracle(t *testing.T) {
 // compareFlow runs one flow. It collects the moves of its events; allowed may be nil.
 func compareFlow(seed uint64, allowed, observed states) (err error) {
 	r := rand.New(rand.NewPCG(seed, 2))
-	g := planner{r: r, left: 2 + r.IntN(14), leaf: func(*Node) {}, wide: r.IntN(2) == 0}
-	plan, err := NewPlan("Random", 1, g.nodes("", 1+r.IntN(4), 1))
+	g := planner{r: r, left: 2 + r.IntN(14), wide: r.IntN(2) == 0, leaf: func(n *Node) {
+		if r.IntN(4) == 0 {
+			n.Kind, n.Topic = eventlog.Command, "out"
+		}
+	}}
+	nodes := g.nodes("", 1+r.IntN(4), 1)
+	deadlines(r, nodes)
+	plan, err := NewPlan("Random", 1, nodes)
 	if err != nil {
 		return err
 	}
@@ -312,9 +332,13 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 			err = fmt.Errorf("%w\n%s", err, trace)
 		}
 	}()
+	var sent, wanted []string // messages
 	decide := func(r eventlog.Request) error {
 		turn := w.newTurn(state)
 		answer := turn.Decide(&r)
+		for _, m := range turn.Sendings {
+			sent = append(sent, string(m.Record.Value))
+		}
 		trace += fmt.Sprintf("\n%s %s ok=%v choice=%q %q items=%d: %s", r.Type, r.Path, r.OK, r.Choice, r.Choices, len(r.Items), answer)
 		for _, e := range turn.Events {
 			trace += "\n    " + string(eventlog.AppendEvent(nil, e))
@@ -353,6 +377,9 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 		if err := compareParams(params, i); err != nil {
 			return err
 		}
+		if diff := cmp.Diff(wanted, sent); diff != "" {
+			return fmt.Errorf("messages (-oracle +machine):\n%s", diff)
+		}
 		if i.Status == Completed {
 			return nil
 		}
@@ -365,6 +392,16 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 			}
 			o.retry(spot{n: &plan.root})
 			o.work(spot{n: &plan.root})
+			continue
+		}
+		if dues := i.Dues(); len(dues) > 0 && r.IntN(12) == 0 {
+			d := pick(r, dues)
+			o.clock++
+			o.results[d.Path+"!"] = outcome{at: o.clock, ok: !plan.Node(d.Path).DeadlineFails}
+			o.work(spot{n: &plan.root})
+			if err := decide(d.Request()); err != nil {
+				return err
+			}
 			continue
 		}
 		works := i.Works()
@@ -384,6 +421,9 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 			params[i.Scope(work.Path)][work.Path] = float64(o.clock)
 			req.Params = json.RawMessage(fmt.Sprintf(`{%q:%d}`, work.Path, o.clock))
 			switch {
+			case n.Kind == eventlog.Command:
+				m := fmt.Sprint(work.Path, " ", o.clock)
+				req.Record, wanted = &eventlog.Record{Topic: "out", Partition: -1, Value: []byte(m)}, append(wanted, m)
 			case n.Kind == eventlog.Decide && r.IntN(5) > 0:
 				out.choice = n.Nodes[r.IntN(len(n.Nodes))].name()
 			case n.Kind == eventlog.Dynamic:
@@ -406,6 +446,17 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 		o.work(spot{n: &plan.root})
 		if err := decide(req); err != nil {
 			return err
+		}
+	}
+}
+
+// deadlines gives some nodes one.
+func deadlines(r *rand.Rand, nodes []Node) {
+	for k := range nodes {
+		n := &nodes[k]
+		deadlines(r, n.Nodes)
+		if (n.Kind == eventlog.Process || n.Kind == eventlog.Parallel) && !strings.HasSuffix(n.Path, "[]") && r.IntN(5) == 0 {
+			n.Deadline, n.DeadlineFails = 1000, r.IntN(2) == 0
 		}
 	}
 }
