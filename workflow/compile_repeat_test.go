@@ -2,9 +2,13 @@ package workflow
 
 import (
 	"context"
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/godagger/dagger/internal/engine"
 )
 
 type cart struct {
@@ -97,5 +101,30 @@ func TestGotoIsLookedUpFromInside(t *testing.T) {
 		if got := c.code.Plan.Task(path).Goto; got != want {
 			t.Errorf("the Goto of %s leads to %q, want %q", path, got, want)
 		}
+	}
+}
+
+// TestHeadersOfCommand: from the parameters as they are after the task, in the order of names.
+func TestHeadersOfCommand(t *testing.T) {
+	n := Command("send", "topic", func(_ context.Context, c *cart) (line, error) {
+		c.ID = "8"
+		return line{Item: "a"}, nil
+	}).Headers(func(c *cart) map[string]string {
+		return map[string]string{"traceparent": "00-" + c.ID, "about": "cart"}
+	})
+	out, err := n.handler(t.Context(), engine.Attempt{Instance: "c", Params: json.RawMessage(`{"id":"7"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, h := range out.Record.Headers {
+		got = append(got, h.Key+"="+string(h.Value))
+	}
+	if want := []string{"about=cart", "traceparent=00-8"}; !slices.Equal(got, want) {
+		t.Errorf("the headers are %v, want %v", got, want)
+	}
+	_, err = New("D", task("x").Headers(func(*cart) map[string]string { return nil })).compile()
+	if err == nil || !strings.Contains(err.Error(), "Headers is not for a node of kind execute") {
+		t.Errorf("Headers of an Execute: %v", err)
 	}
 }
