@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/godagger/dagger/workflow"
@@ -59,19 +61,23 @@ func newOrder(n string, interval time.Duration, now time.Time) Order {
 // number is a JSON number or string.
 type number string
 
-// UnmarshalJSON takes both.
+// UnmarshalJSON takes both, as they are written.
 func (n *number) UnmarshalJSON(data []byte) error {
-	s := string(data)
-	if len(s) > 1 && s[0] == '"' {
-		unquoted, err := strconv.Unquote(s)
-		if err != nil {
-			return fmt.Errorf("number of an order: %w", err)
-		}
-		s = unquoted
-	} else if _, err := strconv.ParseFloat(s, 64); err != nil {
-		return fmt.Errorf("number of an order: %s is neither a number nor a string", s)
+	var v any
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	if err := decoder.Decode(&v); err != nil {
+		return fmt.Errorf("number of an order: %w", err)
 	}
-	*n = number(s)
+	switch v := v.(type) {
+	case json.Number:
+		*n = number(v)
+	case string:
+		*n = number(v)
+	}
+	if *n == "" {
+		return errors.New("number of an order: it must be a number or a string with something in it")
+	}
 	return nil
 }
 

@@ -2,16 +2,21 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/audit"
 	"github.com/godagger/dagger/workflow"
 	"github.com/godagger/dagger/workflowtest"
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestOrder plays the other services for two orders, in virtual time.
@@ -81,11 +86,25 @@ func TestUsage(t *testing.T) {
 		args []string
 		want int
 	}{
-		{[]string{"-h"}, 0}, {[]string{"-interval", "0"}, 2}, {[]string{"x"}, 2}, {[]string{"-nothing"}, 2}, {[]string{"-log", "nothing"}, 1},
+		{[]string{"-h"}, 0}, {[]string{"-interval", "0"}, 2}, {[]string{"x"}, 2}, {[]string{"-nothing"}, 2}, {[]string{"-play", "-1"}, 2}, {[]string{"-log", "nothing"}, 1},
 	} {
 		var stderr strings.Builder
-		if got := run(t.Context(), c.args, &stderr); got != c.want {
+		if got := run(t.Context(), c.args, io.Discard, &stderr); got != c.want {
 			t.Errorf("orders %v ends with %d, want %d: %s", c.args, got, c.want, stderr.String())
+		}
+	}
+}
+
+// TestNumber: what a record of orders_topic may say.
+func TestNumber(t *testing.T) {
+	for text, want := range map[string]number{
+		`7`: "7", `"8"`: "8", `"a\/\u0062"`: "a/b", `12345678901234567890`: "12345678901234567890",
+		`""`: "", `null`: "", `[7]`: "", `{"n":7}`: "", `true`: "",
+	} {
+		var n number
+		err := json.Unmarshal([]byte(text), &n)
+		if (err != nil) != (want == "") || err == nil && n != want {
+			t.Errorf("%s is the order %q, %v; want %q", text, n, err, want)
 		}
 	}
 }
@@ -94,13 +113,70 @@ func TestUsage(t *testing.T) {
 func TestServeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	o := options{http: "127.0.0.1:0", log: "mem:?app=orders", store: "mem:", updates: "task_update_topic", interval: time.Second}
-	err := serve(ctx, o, slog.New(slog.DiscardHandler), func(url string) {
-		if !strings.HasPrefix(url, "http://127.0.0.1:") {
-			t.Errorf("the API is at %s", url)
+	err := serve(ctx, o, slog.New(slog.DiscardHandler), func(ctx context.Context, _ eventlog.Log, address string) error {
+		if !strings.HasPrefix(address, "127.0.0.1:") {
+			t.Errorf("the API is at %s", address)
 		}
 		cancel(errors.New("enough"))
+		<-ctx.Done()
+		return nil
 	})
 	if err != nil {
 		t.Error(fmt.Errorf("serve: %w", err))
+	}
+}
+
+// TestPlayInOneProcess runs service and others on one embedded log, through HTTP, and looks at
+// what the log says of it.
+func TestPlayInOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	var stdout, stderr strings.Builder
+	code := run(t.Context(), []string{"-http", "127.0.0.1:0", "-log", "file:" + dir + "/log?app=orders", "-store", "pebble:" + dir + "/store", "-interval", "50ms", "-play", "3"}, &stdout, &stderr)
+	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
+	if last := lines[len(lines)-1]; code != 0 || last != "orders=3 completed=5 stopped=1" {
+		t.Fatalf("it ends with %d and %q:\n%s\n%s", code, last, stdout.String(), stderr.String())
+	}
+	log, err := eventlog.Open(t.Context(), "file:"+dir+"/log?app=orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	report, err := audit.Log(t.Context(), log, audit.Options{Topics: []string{paymentCommand, fulfillmentCommand}, Settled: true})
+	if err := errors.Join(err, report.Err()); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(stderr.String(), "ALARM"); n != 3 {
+		t.Errorf("%d alarms of three orders", n)
+	}
+	// The last update of each instance is its end.
+	topic, err := log.Topic(t.Context(), "task_update_topic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := log.Read(t.Context(), topic.Name, 0, 0, topic.ID, eventlog.ReadCommitted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	last := map[string]string{}
+	for next := int64(0); next < topic.Partitions[0].End; {
+		var records []eventlog.Record
+		if records, next, err = r.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range records {
+			var tree workflow.Tree
+			if err := json.Unmarshal(rec.Value, &tree); err != nil {
+				t.Fatal(err)
+			}
+			last[tree.ID] = tree.Status.Value
+		}
+	}
+	ends := map[string]int{}
+	for _, status := range last {
+		ends[status]++
+	}
+	if diff := cmp.Diff(map[string]int{"COMPLETED": 5, "STOPPED": 1}, ends); diff != "" {
+		t.Errorf("the last updates (-want +got):\n%s", diff)
 	}
 }

@@ -15,7 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/godagger/dagger/eventlog"
 	_ "github.com/godagger/dagger/eventlog/kafkalog"
+	"github.com/godagger/dagger/examples/orders/others"
 )
 
 func main() {
@@ -25,19 +27,18 @@ func main() {
 }
 
 type options struct {
-	log, http string
-	orders    int
-	first     int64
-	timeout   time.Duration
+	others.Options
+	log     string
+	timeout time.Duration
 }
 
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("play", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.log, "log", "kafka://127.0.0.1:9092/orders", "`URL` of the service's log")
-	flags.StringVar(&o.http, "http", "http://127.0.0.1:6066", "`URL` of the service's API")
-	flags.IntVar(&o.orders, "orders", 5, "`NUMBER` of orders to place")
-	flags.Int64Var(&o.first, "first", time.Now().Unix(), "`NUMBER` of the first order; the default makes new ones each time")
+	flags.StringVar(&o.HTTP, "http", "127.0.0.1:6066", "`ADDRESS` or URL of the service's API")
+	flags.IntVar(&o.Orders, "orders", 5, "`NUMBER` of orders to place")
+	flags.Int64Var(&o.First, "first", time.Now().Unix(), "`NUMBER` of the first order; the default makes new ones each time, the same as before goes on with those")
 	flags.DurationVar(&o.timeout, "timeout", 3*time.Minute, "give up after this `TIME`")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -45,9 +46,9 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case o.orders < 1 || o.orders > 100_000:
+	case o.Orders < 1 || o.Orders > 100_000:
 		err = errors.New("-orders must be from 1 to 100000")
-	case o.first < 0:
+	case o.First < 0:
 		err = errors.New("-first must not be negative")
 	}
 	if err != nil {
@@ -68,15 +69,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not all have ended after %v", o.timeout))
 	defer cancel()
-	p := &play{options: o, out: stdout, ended: map[string]string{}}
-	err = p.run(ctx)
+	o.Out = stdout
+	result, err := playOn(ctx, o)
 	if err != nil {
 		fmt.Fprintln(stderr, "play:", err)
 	}
-	completed, stopped := p.count("COMPLETED"), p.count("STOPPED")
-	fmt.Fprintf(stdout, "orders=%d completed=%d stopped=%d\n", len(p.wanted), completed, stopped)
-	if err != nil || completed != len(p.wanted)-1 || stopped != 1 {
+	fmt.Fprintln(stdout, result)
+	if err != nil || !result.Expected() {
 		return 1
 	}
 	return 0
+}
+
+func playOn(ctx context.Context, o options) (result others.Result, err error) {
+	log, err := eventlog.Open(ctx, o.log)
+	if err != nil {
+		return others.Result{Orders: o.Orders}, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	return others.Play(ctx, log, o.Options)
 }
