@@ -12,11 +12,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/audit"
 	"github.com/godagger/dagger/workflow"
 	"github.com/godagger/dagger/workflowtest"
-	"github.com/google/go-cmp/cmp"
 )
 
 // TestOrder plays the other services for two orders, in virtual time.

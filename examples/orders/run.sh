@@ -12,16 +12,37 @@ if ! (exec 3<>"/dev/tcp/${first%:*}/${first##*:}") 2>/dev/null; then
 fi
 
 work=$(mktemp -d)
-service=
+service= play=
 stop() {
-	if [[ -n $service ]] && kill -INT "$service" 2>/dev/null; then
-		wait "$service" || true
-	fi
+	local status=$?
+	trap - EXIT INT TERM
+	for p in $play $service; do
+		kill -TERM "$p" 2>/dev/null && wait "$p" || true
+	done
 	rm -rf "$work"
+	exit "$status"
 }
 trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 go build -o "$work/" ./examples/orders ./examples/orders/play
-"$work/orders" -log "kafka://$broker/${APP:-orders}" -store "${STORE:-pebble:dagger-data/orders}" 2>"$work/log" &
+# A store belongs to one log, and the broker may be another one than last time: without STORE it
+# is folded from the log each time.
+"$work/orders" -log "kafka://$broker/${APP:-orders}" -store "${STORE:-pebble:$work/store}" 2>"$work/log" &
 service=$!
-"$work/play" -log "kafka://$broker/${APP:-orders}" "$@" || { status=$?; tail -20 "$work/log" >&2; exit "$status"; }
+"$work/play" -log "kafka://$broker/${APP:-orders}" "$@" &
+play=$!
+while kill -0 "$play" 2>/dev/null; do
+	if ! kill -0 "$service" 2>/dev/null; then
+		echo "The service ended:" >&2
+		tail -20 "$work/log" >&2
+		exit 1
+	fi
+	sleep 0.2
+done
+status=0
+wait "$play" || status=$?
+play=
+[ "$status" -eq 0 ] || tail -20 "$work/log" >&2
+exit "$status"
