@@ -98,7 +98,8 @@ func (i *Instance) preview(e *eventlog.Event) *Instance {
 }
 
 // wants are the keys that justify a subscription: those of listeners that wait, work, or
-// have not been reached, in plan order.
+// have not been reached, in plan order. Protocol rule 20: one that takes messages alone would
+// keep them from those that wait, so it is reached first, unless the flow skips to it.
 func wants(plan *Plan, i *Instance) []eventlog.KeyRef {
 	if i.Terminal() || i.Quarantined != "" || i.Stopping || i.FlowEnded {
 		return nil
@@ -106,7 +107,8 @@ func wants(plan *Plan, i *Instance) []eventlog.KeyRef {
 	var l []eventlog.KeyRef
 	plan.listeners(i, func(pl place) bool {
 		k := i.Task(pl.path)
-		if k == nil || k.Status == Executing || k.Status == Submitted || k.Status == Completed && pl.n.Reprocess {
+		early := k == nil && (!pl.n.One || pl.n.SkipTo != "")
+		if early || k != nil && (k.Status == Executing || k.Status == Submitted || k.Status == Completed && pl.n.Reprocess) {
 			if ref, ok := keyRef(pl, i); ok && !slices.Contains(l, ref) {
 				l = append(l, ref)
 			}
