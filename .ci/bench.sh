@@ -29,6 +29,12 @@ embedded() {
 embedded -instances "$instances"
 embedded -instances "$((instances / 10))" -rate 2000 # the latency well below what it can do
 embedded -instances 500 -clients 1                   # one instance alone on an idle engine
+embedded -workflow listen -instances "$((instances / 5))"
+embedded -workflow listen -fan "$((instances / 5))"
+embedded -workflow timer -timers "$((instances / 5))"
+embedded -workflow parallel -instances "$((instances / 200))"
+embedded -workflow takeover -instances "$((instances / 5))"
+embedded -instances "$((instances / 5))" -waiting "$((instances / 5))"
 
 addr=${KAFKA_BROKERS:-}
 if [ -z "$addr" ] && command -v java >/dev/null && command -v mvn >/dev/null; then

@@ -90,7 +90,7 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	f.IntVar(&s.timers, "timers", 100_000, "timer: so many due at once")
 	f.IntVar(&s.waiting, "waiting", 0, "execute: throughput without and with so many instances waiting, and what these cost")
 	f.StringVar(&s.waitFor, "waiting-for", "message", "what they wait for: message or time")
-	f.DurationVar(&s.duration, "duration", 0, "execute: a steady load for this time, looked at each -sample; idle: for how long (0: 30s)")
+	f.DurationVar(&s.duration, "duration", 0, "execute: a steady load for this time, looked at each -sample; idle: for how long (0: 30s); timer: of its steady part (0: 10s)")
 	f.DurationVar(&s.sample, "sample", time.Minute, "of -duration")
 	f.StringVar(&s.output, "o", "text", "output: text or json")
 	f.StringVar(&s.cpuProfile, "cpuprofile", "", "write a CPU profile of the measured part to `FILE`")
@@ -138,7 +138,7 @@ func (s *settings) check(f *flag.FlagSet) (mistakes []error) {
 	for _, name := range slices.Sorted(maps.Keys(only)) {
 		mistake(given[name] && s.workflow != only[name], "-%s is for -workflow %s", name, only[name])
 	}
-	mistake(given["duration"] && s.workflow != "execute" && s.workflow != "idle", "-duration is for -workflow execute and idle")
+	mistake(given["duration"] && !slices.Contains([]string{"execute", "idle", "timer"}, s.workflow), "-duration is for -workflow execute, idle and timer")
 	return mistakes
 }
 

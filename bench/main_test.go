@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -41,6 +42,73 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// Each of the other workloads, small: it ends, and what it is for was measured.
+func TestWorkloads(t *testing.T) {
+	positive := func(names ...string) func(map[string]any) bool {
+		return func(m map[string]any) bool {
+			for _, name := range names {
+				if v, ok := m[name].(float64); !ok || v <= 0 {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	for _, x := range []struct {
+		args []string
+		ok   func(map[string]any) bool
+	}{
+		{[]string{"-workflow", "listen", "-instances", "100"}, positive("matched_per_second", "waiters_per_second", "cpu_s")},
+		{[]string{"-workflow", "listen", "-instances", "100", "-local", "-rate", "1000"}, positive("matched_per_second", "rate")},
+		{[]string{"-workflow", "listen", "-fan", "300"}, positive("matched_per_second", "fan")},
+		{[]string{"-workflow", "timer", "-timers", "100", "-duration", "100ms"}, positive("fired_s", "completed_s", "timers")},
+		{[]string{"-workflow", "parallel", "-instances", "10", "-tasks", "20"}, positive("cpu_ratio", "tasks")},
+		{[]string{"-workflow", "takeover", "-instances", "100"}, positive("with_store_ms", "empty_store_ms", "events")},
+		{[]string{"-workflow", "idle", "-duration", "50ms"}, positive("duration_s", "go_mb")},
+		{[]string{"-waiting", "100", "-instances", "90"}, positive("before_per_second", "after_per_second", "waiting")},
+		{[]string{"-waiting", "100", "-instances", "90", "-waiting-for", "time"}, positive("before_per_second", "after_per_second")},
+	} {
+		t.Run(strings.Join(x.args, " "), func(t *testing.T) {
+			t.Parallel()
+			var out, errs bytes.Buffer
+			args := append([]string{"-clients", "20", "-o", "json", "-partitions", "2"}, x.args...)
+			if status := bench(t.Context(), args, &out, &errs); status != 0 {
+				t.Fatalf("status %d: %s", status, errs.String())
+			}
+			var m map[string]any
+			if err := json.Unmarshal(out.Bytes(), &m); err != nil {
+				t.Fatal(err)
+			}
+			if !x.ok(m) {
+				t.Errorf("%v", m)
+			}
+		})
+	}
+}
+
+// A steady load says what it saw; what grows from the second to the last third is named.
+func TestSteady(t *testing.T) {
+	var out, errs bytes.Buffer
+	status := bench(t.Context(), []string{"-duration", "600ms", "-sample", "100ms", "-rate", "200", "-partitions", "2", "-o", "json"}, &out, &errs)
+	if status != 0 && status != 3 { // on a busy machine latency may grow
+		t.Fatalf("status %d: %s", status, errs.String())
+	}
+	var r steadyResult
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Samples) < 3 || len(r.Growth) == 0 || (len(r.Grew) > 0) != (status == 3) {
+		t.Errorf("status %d: %+v", status, r)
+	}
+	r = steadyResult{}
+	for k := range 9 {
+		r.Samples = append(r.Samples, sample{Goroutines: 100 * (k + 1), memory: memory{RSS: 500, Heap: 100}})
+	}
+	if r.judge(); !slices.Equal(r.Grew, []string{"goroutines"}) {
+		t.Errorf("grew: %v", r.Grew)
+	}
+}
+
 func TestFields(t *testing.T) {
 	var out bytes.Buffer
 	if err := write(&out, &result{}, "json"); err != nil {
@@ -59,7 +127,8 @@ func TestFields(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{"-tasks", "0"}, {"-o", "yaml"}, {"-rate", "-1"}, {"more"}, {"-unknown"}} {
+	for _, args := range [][]string{{"-tasks", "0"}, {"-o", "yaml"}, {"-rate", "-1"}, {"more"}, {"-unknown"},
+		{"-workflow", "none"}, {"-fan", "5"}, {"-workflow", "listen", "-payload", "1"}, {"-waiting", "1", "-duration", "1s"}, {"-workflow", "parallel", "-duration", "1s"}, {"-sample", "0s"}} {
 		var out, errs bytes.Buffer
 		if status := bench(t.Context(), args, &out, &errs); status != 2 || errs.Len() == 0 || out.Len() > 0 {
 			t.Errorf("%v: status %d, stdout %q, stderr %q", args, status, out.String(), errs.String())

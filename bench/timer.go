@@ -36,7 +36,10 @@ func timer(ctx context.Context, s *settings, stderr io.Writer) (_ report, err er
 	if rate == 0 {
 		rate = 500
 	}
-	few := int(rate * steadyTimers.Seconds())
+	if s.duration == 0 {
+		s.duration = steadyTimers
+	}
+	few := max(1, int(rate*s.duration.Seconds()))
 	late := make([]atomic.Int64, max(few, s.timers)) // ns + 1
 	def := workflow.New("BenchTimer", workflow.Process("Work", workflow.At("due", waitsUntil, func(_ context.Context, p *Due) error {
 		late[p.K].Store(int64(time.Since(time.UnixMilli(p.At))) + 1)
@@ -89,7 +92,7 @@ func timer(ctx context.Context, s *settings, stderr io.Writer) (_ report, err er
 	completed = newTally(eventlog.InstanceCompleted, def.Name(), s.timers)
 	fired.Store(completed)
 	start := time.Now()
-	due := start.Add(5*time.Second + time.Duration(float64(s.timers)/slowStarts*1e9)).Truncate(time.Millisecond)
+	due := start.Add(2*time.Second + time.Duration(float64(s.timers)/slowStarts*1e9)).Truncate(time.Millisecond)
 	if err := s.each(ctx, s.timers, func(ctx context.Context, k int) error {
 		_, err := def.Start(ctx, h.engine, h.prefix+"m"+strconv.Itoa(k), Due{K: k, At: due.UnixMilli()})
 		return err
