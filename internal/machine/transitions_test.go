@@ -36,15 +36,25 @@ func (i *Instance) state() string {
 	return string(i.Status)
 }
 
-// moves are the changes that an event made.
+// moves are the changes that an event made. What the flow went back before is forgotten, and
+// may start again with the same event: these are two moves.
 func moves(before, after *Instance, e *eventlog.Event) (l []move) {
+	forgotten := map[string]bool{}
+	for _, x := range e.Ends {
+		if x.Status == string(NotStarted) {
+			forgotten[x.Path] = true
+			if before != nil && before.Task(x.Path) != nil {
+				l = append(l, move{"task", before.Task(x.Path).state(), string(NotStarted), e.Type})
+			}
+		}
+	}
 	if from, to := before.state(), after.state(); from != to {
 		l = append(l, move{"instance", from, to, e.Type})
 	}
 	for k := range after.Tasks {
 		t := &after.Tasks[k]
 		var old *Task
-		if before != nil {
+		if before != nil && !forgotten[t.Path] {
 			old = before.Task(t.Path)
 		}
 		if from, to := old.state(), t.state(); from != to {
