@@ -63,7 +63,8 @@ func TestServiceOnKafka(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitEvents(t, log, eventlog.InstanceStarted, 10)
-	for _, topic := range []string{ordersTopic, paymentListener, fulfillment, noop1, noop2, simpleTopic, simpleStopTopic, simpleListener} {
+	topics := []string{ordersTopic, paymentListener, fulfillment, noop1, noop2, simpleTopic, simpleStopTopic, simpleListener}
+	for _, topic := range topics {
 		if err := log.Publish(t.Context(), eventlog.Record{Topic: topic, Partition: -1, Value: []byte(`{"broken`)}, eventlog.Record{Topic: topic, Partition: -1, Value: []byte(`[[1]]`)}); err != nil {
 			t.Fatal(err)
 		}
@@ -93,6 +94,41 @@ func TestServiceOnKafka(t *testing.T) {
 	if err := report.Err(); err != nil {
 		t.Error(err)
 	}
+	dead := deadLetters(t, log)
+	for _, topic := range topics {
+		if dead[topic] < 2 { // an earlier test may have left more
+			t.Errorf("%d dead letters of %s, with two records of rubbish", dead[topic], topic)
+		}
+	}
+}
+
+// deadLetters are how many records of each topic were set aside.
+func deadLetters(t *testing.T, log eventlog.Log) map[string]int {
+	t.Helper()
+	topic, err := log.Topic(t.Context(), eventlog.DeadLetterTopic(log.App()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := log.Read(t.Context(), topic.Name, 0, 0, topic.ID, eventlog.ReadCommitted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	found := map[string]int{}
+	for next := int64(0); next < topic.Partitions[0].End; {
+		var records []eventlog.Record
+		if records, next, err = r.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range records {
+			for _, h := range rec.Headers {
+				if h.Key == "dagger-topic" {
+					found[string(h.Value)]++
+				}
+			}
+		}
+	}
+	return found
 }
 
 func freeAddress(t *testing.T) string {

@@ -4,10 +4,7 @@
 //	go run ./examples/orders -log kafka://127.0.0.1:9092/orders
 //	go run ./examples/orders/play -log kafka://127.0.0.1:9092/orders
 //
-// The second program plays all other services. `make orders` runs both; without a broker they
-// are one process, on the embedded log:
-//
-//	go run ./examples/orders -log mem: -play 5
+// The second program plays all other services. `make orders` runs both.
 package main
 
 import (
@@ -27,7 +24,6 @@ import (
 	"github.com/godagger/dagger/eventlog"
 	_ "github.com/godagger/dagger/eventlog/embedlog"
 	_ "github.com/godagger/dagger/eventlog/kafkalog"
-	"github.com/godagger/dagger/examples/orders/others"
 	"github.com/godagger/dagger/telemetry/prom"
 	"github.com/godagger/dagger/webui"
 	"github.com/godagger/dagger/workflow"
@@ -36,13 +32,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Stderr))
 }
 
 type options struct {
 	http, log, store, updates string
 	interval                  time.Duration
-	play                      int
 }
 
 func parse(args []string, stderr io.Writer) (o options, err error) {
@@ -53,7 +48,6 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.StringVar(&o.store, "store", "", "`URL` of the store (default pebble:dagger-data/store; mem: with the log mem:)")
 	flags.StringVar(&o.updates, "updates", "task_update_topic", "`TOPIC` that gets each instance after each change; empty = none")
 	flags.DurationVar(&o.interval, "interval", 10*time.Second, "`TIME` between the counts of an order")
-	flags.IntVar(&o.play, "play", 0, "play the other services too, for this `NUMBER` of orders, and end")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -62,8 +56,6 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case o.interval < time.Millisecond:
 		err = errors.New("-interval must be at least a millisecond")
-	case o.play < 0 || o.play > 100_000:
-		err = errors.New("-play must be from 0 to 100000")
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "orders:", err)
@@ -72,9 +64,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	return o, err
 }
 
-// run is the program: 0 it was told to end, or what was played ended as expected; 1 it could
-// not go on, or not as expected; 2 wrong usage.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+// run is the program: 0 it was told to end, 1 it could not go on, 2 wrong usage.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -82,22 +73,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return 2
 	}
-	var result others.Result
-	var then func(ctx context.Context, log eventlog.Log, address string) error
-	if o.play > 0 {
-		then = func(ctx context.Context, log eventlog.Log, address string) (err error) {
-			result, err = others.Play(ctx, log, others.Options{HTTP: address, Orders: o.play, First: time.Now().Unix(), Out: stdout})
-			return err
-		}
-	}
-	err = serve(ctx, o, slog.New(slog.NewTextHandler(stderr, nil)), then)
-	if err != nil {
+	if err := serve(ctx, o, slog.New(slog.NewTextHandler(stderr, nil)), nil); err != nil {
 		fmt.Fprintln(stderr, "orders:", err)
-	}
-	if o.play > 0 {
-		fmt.Fprintln(stdout, result)
-	}
-	if err != nil || o.play > 0 && !result.Expected() {
 		return 1
 	}
 	return 0
@@ -105,8 +82,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 var errEnough = errors.New("it has done what it was to do")
 
-// serve runs the workflows and the API until ctx ends, or then does, if it is not nil. That is
-// given the log and the API's address.
+// serve runs the workflows and the API until ctx ends, or until then does, if it is not nil.
+// That is given the log and the API's address.
 func serve(ctx context.Context, o options, logger *slog.Logger, then func(ctx context.Context, log eventlog.Log, address string) error) (err error) {
 	log, err := eventlog.Open(ctx, o.log)
 	if err != nil {

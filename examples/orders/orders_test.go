@@ -5,17 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/godagger/dagger/eventlog"
-	"github.com/godagger/dagger/internal/audit"
 	"github.com/godagger/dagger/workflow"
 	"github.com/godagger/dagger/workflowtest"
 )
@@ -87,10 +83,10 @@ func TestUsage(t *testing.T) {
 		args []string
 		want int
 	}{
-		{[]string{"-h"}, 0}, {[]string{"-interval", "0"}, 2}, {[]string{"x"}, 2}, {[]string{"-nothing"}, 2}, {[]string{"-play", "-1"}, 2}, {[]string{"-log", "nothing"}, 1},
+		{[]string{"-h"}, 0}, {[]string{"-interval", "0"}, 2}, {[]string{"x"}, 2}, {[]string{"-nothing"}, 2}, {[]string{"-log", "nothing"}, 1},
 	} {
 		var stderr strings.Builder
-		if got := run(t.Context(), c.args, io.Discard, &stderr); got != c.want {
+		if got := run(t.Context(), c.args, &stderr); got != c.want {
 			t.Errorf("orders %v ends with %d, want %d: %s", c.args, got, c.want, stderr.String())
 		}
 	}
@@ -124,60 +120,5 @@ func TestServeEnds(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(fmt.Errorf("serve: %w", err))
-	}
-}
-
-// TestPlayInOneProcess runs service and others on one embedded log, through HTTP, and looks at
-// what the log says of it.
-func TestPlayInOneProcess(t *testing.T) {
-	dir := t.TempDir()
-	var stdout, stderr strings.Builder
-	code := run(t.Context(), []string{"-http", "127.0.0.1:0", "-log", "file:" + dir + "/log?app=orders", "-store", "pebble:" + dir + "/store", "-interval", "50ms", "-play", "3"}, &stdout, &stderr)
-	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
-	if last := lines[len(lines)-1]; code != 0 || last != "orders=3 completed=5 stopped=1" {
-		t.Fatalf("it ends with %d and %q:\n%s\n%s", code, last, stdout.String(), stderr.String())
-	}
-	log, err := eventlog.Open(t.Context(), "file:"+dir+"/log?app=orders")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	report, err := audit.Log(t.Context(), log, audit.Options{Topics: []string{paymentCommand, fulfillmentCommand}, Settled: true})
-	if err := errors.Join(err, report.Err()); err != nil {
-		t.Error(err)
-	}
-	if n := strings.Count(stderr.String(), "ALARM"); n != 3 {
-		t.Errorf("%d alarms of three orders", n)
-	}
-	// The last update of each instance is its end.
-	topic, err := log.Topic(t.Context(), "task_update_topic")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := log.Read(t.Context(), topic.Name, 0, 0, topic.ID, eventlog.ReadCommitted)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	last := map[string]string{}
-	for next := int64(0); next < topic.Partitions[0].End; {
-		var records []eventlog.Record
-		if records, next, err = r.Next(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for _, rec := range records {
-			var tree workflow.Tree
-			if err := json.Unmarshal(rec.Value, &tree); err != nil {
-				t.Fatal(err)
-			}
-			last[tree.ID] = tree.Status.Value
-		}
-	}
-	ends := map[string]int{}
-	for _, status := range last {
-		ends[status]++
-	}
-	if diff := cmp.Diff(map[string]int{"COMPLETED": 5, "STOPPED": 1}, ends); diff != "" {
-		t.Errorf("the last updates (-want +got):\n%s", diff)
 	}
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	_ "github.com/godagger/dagger/eventlog/kafkalog"
-	"github.com/godagger/dagger/examples/orders/others"
 )
 
 func main() {
@@ -27,18 +26,19 @@ func main() {
 }
 
 type options struct {
-	others.Options
-	log     string
-	timeout time.Duration
+	log, http string
+	orders    int
+	first     int64
+	timeout   time.Duration
 }
 
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("play", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.log, "log", "kafka://127.0.0.1:9092/orders", "`URL` of the service's log")
-	flags.StringVar(&o.HTTP, "http", "127.0.0.1:6066", "`ADDRESS` or URL of the service's API")
-	flags.IntVar(&o.Orders, "orders", 5, "`NUMBER` of orders to place")
-	flags.Int64Var(&o.First, "first", time.Now().Unix(), "`NUMBER` of the first order; the default makes new ones each time, the same as before goes on with those")
+	flags.StringVar(&o.http, "http", "127.0.0.1:6066", "`ADDRESS` or URL of the service's API")
+	flags.IntVar(&o.orders, "orders", 5, "`NUMBER` of orders to place")
+	flags.Int64Var(&o.first, "first", time.Now().Unix(), "`NUMBER` of the first order; the default makes new ones each time, the same as before goes on with those")
 	flags.DurationVar(&o.timeout, "timeout", 3*time.Minute, "give up after this `TIME`")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -46,9 +46,9 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case o.Orders < 1 || o.Orders > 100_000:
+	case o.orders < 1 || o.orders > 100_000:
 		err = errors.New("-orders must be from 1 to 100000")
-	case o.First < 0:
+	case o.first < 0:
 		err = errors.New("-first must not be negative")
 	}
 	if err != nil {
@@ -69,23 +69,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not all have ended after %v", o.timeout))
 	defer cancel()
-	o.Out = stdout
-	result, err := playOn(ctx, o)
+	r, err := open(ctx, o, stdout)
 	if err != nil {
 		fmt.Fprintln(stderr, "play:", err)
 	}
-	fmt.Fprintln(stdout, result)
-	if err != nil || !result.Expected() {
+	fmt.Fprintln(stdout, r)
+	if err != nil || !r.expected() {
 		return 1
 	}
 	return 0
 }
 
-func playOn(ctx context.Context, o options) (result others.Result, err error) {
+// open opens the log and plays on it.
+func open(ctx context.Context, o options, out io.Writer) (r result, err error) {
 	log, err := eventlog.Open(ctx, o.log)
 	if err != nil {
-		return others.Result{Orders: o.Orders}, err
+		return result{orders: o.orders}, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	return others.Play(ctx, log, o.Options)
+	return playOn(ctx, log, o, out)
 }

@@ -1,6 +1,4 @@
-// Package others plays the services around examples/orders: who places orders, is paid for
-// them, packs them, and starts and stops what is simple.
-package others
+package main
 
 import (
 	"context"
@@ -19,66 +17,59 @@ import (
 	"github.com/godagger/dagger/eventlog"
 )
 
-// Options of a run.
-type Options struct {
-	HTTP   string    // host:port or URL of the service's API
-	Orders int       // how many orders are placed, at least 1
-	First  int64     // number of the first; those that were placed before are finished
-	Out    io.Writer // is shown what happens, line by line
-}
-
-// Result is how the instances of a run ended.
-type Result struct{ Orders, Completed, Stopped, Failed int }
+// result is how the instances of a run ended.
+type result struct{ orders, completed, stopped, failed int }
 
 // String is the last line of a run.
-func (r Result) String() string {
-	return fmt.Sprintf("orders=%d completed=%d stopped=%d", r.Orders, r.Completed, r.Stopped)
+func (r result) String() string {
+	return fmt.Sprintf("orders=%d completed=%d stopped=%d", r.orders, r.completed, r.stopped)
 }
 
-// Expected says that all orders and all simple instances but the one that was stopped completed.
-func (r Result) Expected() bool {
-	return r == Result{Orders: r.Orders, Completed: r.Orders + simpleInstances - 1, Stopped: 1}
+// expected says that all orders and all simple instances but the one that was stopped completed.
+func (r result) expected() bool {
+	return r == result{orders: r.orders, completed: r.orders + simpleInstances - 1, stopped: 1}
 }
 
 // simpleInstances are started beside the orders: one message completes two, one is stopped.
 const simpleInstances = 3
 
-// Play waits for the service, plays the others until everything that it started has ended or
+// playOn waits for the service, plays the others until everything that it started has ended or
 // ctx ends, and says how.
-func Play(ctx context.Context, log eventlog.Log, o Options) (Result, error) {
-	if !strings.Contains(o.HTTP, "://") {
-		o.HTTP = "http://" + o.HTTP
+func playOn(ctx context.Context, log eventlog.Log, o options, out io.Writer) (result, error) {
+	if !strings.Contains(o.http, "://") {
+		o.http = "http://" + o.http
 	}
-	p := &play{Options: o, log: log, began: time.Now(), ended: map[string]string{}}
-	for n := range p.Orders {
-		p.orders = append(p.orders, "ID00"+strconv.FormatInt(p.First+int64(n), 10))
+	p := &play{options: o, out: out, log: log, began: time.Now(), ended: map[string]string{}}
+	for n := range p.orders {
+		p.placed = append(p.placed, "ID00"+strconv.FormatInt(p.first+int64(n), 10))
 	}
 	for k := range simpleInstances {
-		p.simple = append(p.simple, fmt.Sprintf("simple-%d-%c", p.First, 'a'+k))
+		p.simple = append(p.simple, fmt.Sprintf("simple-%d-%c", p.first, 'a'+k))
 	}
 	err := p.run(ctx)
-	r := Result{Orders: p.Orders}
+	r := result{orders: p.orders}
 	for _, status := range p.ended {
 		switch status {
 		case "COMPLETED":
-			r.Completed++
+			r.completed++
 		case "STOPPED":
-			r.Stopped++
+			r.stopped++
 		default:
-			r.Failed++
+			r.failed++
 		}
 	}
 	return r, err
 }
 
 type play struct {
-	Options
+	options
 	log            eventlog.Log
 	began          time.Time
-	orders, simple []string          // ids
+	placed, simple []string          // ids
 	ended          map[string]string // id -> status
 
-	mu sync.Mutex // of Out
+	mu  sync.Mutex
+	out io.Writer
 }
 
 // command is what the service asks others for, and what they answer with.
@@ -130,7 +121,7 @@ func (p *play) run(ctx context.Context) error {
 func (p *play) say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.Out, "%6.1f s  %s\n", time.Since(p.began).Seconds(), fmt.Sprintf(format, args...))
+	fmt.Fprintf(p.out, "%6.1f s  %s\n", time.Since(p.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // record is a message without key and headers.
@@ -162,7 +153,7 @@ func (p *play) serve(ctx context.Context, topic eventlog.Topic, partition int32,
 			if json.Unmarshal(rec.Value, &c) != nil || c.OrderID == "" {
 				continue // rubbish is not answered
 			}
-			if rec.Offset < part.End && !p.placed(c.OrderID) {
+			if rec.Offset < part.End && !p.mine(c.OrderID) {
 				continue
 			}
 			for _, answer := range answers(c) {
@@ -176,17 +167,17 @@ func (p *play) serve(ctx context.Context, topic eventlog.Topic, partition int32,
 	}
 }
 
-// placed says that an order is one of this run.
-func (p *play) placed(id string) bool {
+// mine says that an order is one of this run.
+func (p *play) mine(id string) bool {
 	number, isOrder := strings.CutPrefix(id, "ID00")
 	n, err := strconv.ParseInt(number, 10, 64)
-	return isOrder && err == nil && n >= p.First && n < p.First+int64(p.Orders)
+	return isOrder && err == nil && n >= p.first && n < p.first+int64(p.orders)
 }
 
 // place starts everything, and stops one.
 func (p *play) place(ctx context.Context) error {
 	var records []eventlog.Record
-	for _, id := range p.orders {
+	for _, id := range p.placed {
 		records = append(records, eventlog.Record{Topic: "orders_topic", Partition: -1, Value: []byte(strings.TrimPrefix(id, "ID00"))})
 	}
 	for _, id := range p.simple {
@@ -195,7 +186,7 @@ func (p *play) place(ctx context.Context) error {
 	if err := p.log.Publish(ctx, records...); err != nil {
 		return err
 	}
-	p.say("%-19s %s to %s", "orders_topic", p.orders[0], p.orders[p.Orders-1])
+	p.say("%-19s %s to %s", "orders_topic", p.placed[0], p.placed[p.orders-1])
 	p.say("%-19s %s", "simple_topic", strings.Join(p.simple, ", "))
 	stop := p.simple[simpleInstances-1]
 	if err := p.await(ctx, stop); err != nil { // a stop that overtakes its start is a dead letter
@@ -209,7 +200,7 @@ func (p *play) place(ctx context.Context) error {
 
 // watch shows how the instances end.
 func (p *play) watch(ctx context.Context) error {
-	left := slices.Concat(p.orders, p.simple)
+	left := slices.Concat(p.placed, p.simple)
 	for {
 		var open []string
 		for _, id := range left {
@@ -253,10 +244,10 @@ func (p *play) awaitService(ctx context.Context) error {
 			return nil
 		}
 		if !told {
-			p.say("waiting for the service at %s", p.HTTP)
+			p.say("waiting for the service at %s", p.http)
 		}
 		if cause := pause(ctx); cause != nil {
-			return fmt.Errorf("%w: the service at %s is not ready: start it with `go run ./examples/orders`", cause, p.HTTP)
+			return fmt.Errorf("%w: the service at %s is not ready: start it with `go run ./examples/orders`", cause, p.http)
 		}
 	}
 }
@@ -290,7 +281,7 @@ func (p *play) status(ctx context.Context, id string) (string, error) {
 }
 
 func (p *play) get(ctx context.Context, path string, v any) (code int, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.HTTP+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.http+path, nil)
 	if err != nil {
 		return 0, err
 	}
