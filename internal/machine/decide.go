@@ -568,7 +568,8 @@ func (t *Turn) hasRun(i *Instance, r *eventlog.Request) string {
 }
 
 func (t *Turn) forget(r *eventlog.Request) string {
-	if i := t.S.Instances[r.ID]; i == nil || len(i.Refused) == 0 || i.Refused[0].At > max(t.Now, t.S.At)-answerMemory {
+	i := t.S.Instances[r.ID]
+	if i == nil || i.forgetAt() == 0 || i.forgetAt() > max(t.Now, t.S.At) {
 		return Ignored
 	}
 	t.emit(&eventlog.Event{Type: eventlog.AnswersForgotten, ID: r.ID})

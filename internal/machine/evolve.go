@@ -41,6 +41,11 @@ func Touches(e *eventlog.Event) (ids []string, key eventlog.KeyRef, hasKey bool)
 	return ids, key, false
 }
 
+// forgotten says that nothing is left of an instance, nor of the calls to it.
+func (i *Instance) forgotten(at int64) bool {
+	return i.Run == 0 && i.Seq == 0 && len(i.Refused) == 0 && len(i.Applied) == 0 && i.Floor <= at-answerMemory
+}
+
 func keyOf(e *eventlog.Event) eventlog.KeyRef {
 	return eventlog.KeyRef{Topic: e.Topic, Key: e.Key, Value: e.Value}
 }
@@ -96,7 +101,7 @@ func (s *State) Evolve(e *eventlog.Event) error {
 		i.N = e.N
 		s.mailbox(i, e)
 		s.body(i, e)
-		if e.Type == eventlog.AnswersForgotten && i.Run == 0 && i.Seq == 0 && len(i.Refused) == 0 && len(i.Applied) == 0 && i.Floor <= e.At-answerMemory {
+		if (e.Type == eventlog.AnswersForgotten || e.Type == eventlog.InstanceDeleted) && i.forgotten(e.At) {
 			s.Instances[e.ID] = nil
 		}
 	}

@@ -51,14 +51,17 @@ func (i *Instance) Dues() []Due {
 	return l
 }
 
-// forgetAt is when the oldest remembered answer is past its time; those of applied calls count
-// when the instance was deleted. 0 = there is none.
+// forgetAt is when the oldest remembered answer is past its time; those of applied calls, and
+// at last the greatest Made that was forgotten, count when there is no instance. 0 = there is none.
 func (i *Instance) forgetAt() (at int64) {
 	if len(i.Refused) > 0 {
 		at = i.Refused[0].At + answerMemory
 	}
 	if i.Run == 0 && len(i.Applied) > 0 && (at == 0 || i.Applied[0].At+answerMemory < at) {
 		at = i.Applied[0].At + answerMemory
+	}
+	if i.Run == 0 && at == 0 && i.Floor > 0 {
+		at = i.Floor + answerMemory
 	}
 	return at
 }

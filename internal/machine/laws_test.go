@@ -46,6 +46,7 @@ func TestLaws(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		observed.close()
 		if err := os.WriteFile(statesFile, []byte(observed.document()), 0o666); err != nil {
 			t.Fatal(err)
 		}

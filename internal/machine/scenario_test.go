@@ -234,7 +234,11 @@ func (s *scenario) addPlan(name string, tasks []string) {
 		}
 		nodes = insert(nodes, "", n)
 	}
-	p, err := NewPlan(f[0], version, nodes)
+	of := Plan{Name: f[0], Version: version, Root: nodes}
+	if len(f) > 2 {
+		of.Retain = s.ms(strings.TrimPrefix(f[2], "retain="))
+	}
+	p, err := Build(of)
 	if err != nil {
 		s.fail("%v", err)
 	}

@@ -97,6 +97,23 @@ func readStates(text string) states {
 	return s
 }
 
+// close adds what no seed may have shown: an event that lets the flow go back forgets whatever
+// it finds.
+func (s states) close() {
+	back := map[eventlog.Type]bool{}
+	from := map[string]bool{}
+	for m := range s {
+		if m.what == "task" && m.to == string(NotStarted) {
+			back[m.by], from[m.from] = true, true
+		}
+	}
+	for by := range back {
+		for state := range from {
+			s[move{"task", state, string(NotStarted), by}] = true
+		}
+	}
+}
+
 // document is the text that readStates reads.
 func (s states) document() string {
 	var b strings.Builder
