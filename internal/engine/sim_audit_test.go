@@ -320,10 +320,13 @@ func (a *simAudit) subscriptions() {
 			if plan == nil || i.Quarantined != "" || i.Run == 0 || i.Terminal() {
 				continue
 			}
-			for _, n := range plan.Tasks() {
-				t, value := i.Task(n.Path), i.KeyValue(n.Path)
-				if n.Kind != eventlog.Listen || value == "" || t != nil && t.Status != machine.Executing {
-					continue
+			plan.Walk(i, func(path string, n *machine.Node, status machine.Status) {
+				t, value := i.Task(path), i.KeyValue(path)
+				switch {
+				case n.Kind != eventlog.Listen, value == "", i.Stopping, i.FlowEnded:
+					return
+				case t == nil && n.One && n.SkipTo == "", t != nil && status != machine.Executing && !(status == machine.Completed && n.Reprocess):
+					return
 				}
 				ref := eventlog.KeyRef{Topic: n.Topic, Key: n.Key, Value: value}
 				has := slices.ContainsFunc(i.Subs, func(x machine.Subscription) bool { return x.KeyRef == ref })
@@ -336,7 +339,7 @@ func (a *simAudit) subscriptions() {
 				if !has && full < w.env.limits.Buffer {
 					w.violation("%s wants %v and is not subscribed", i.ID, ref)
 				}
-			}
+			})
 		}
 	}
 	for k, n := range there {

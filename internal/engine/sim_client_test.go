@@ -104,12 +104,14 @@ func (w *world) clientCall() {
 		if w.chance(30) {
 			r.Definition = "unknown"
 		}
-		params := map[string]string{"x": w.key(), "y": w.key()}
+		params := map[string]string{"x": w.key(), "y": w.key(), "due": fmt.Sprint(simBase + w.now + w.wall + w.between(-500, 8000))}
 		r.Params, _ = json.Marshal(params)
 	case c < 60:
 		r.Type, r.Reason = eventlog.StopInstance, "enough"
-	case c < 85:
+	case c < 82:
 		r.Type = eventlog.RetryInstance
+	case c < 86:
+		r.Type = eventlog.DeleteInstance
 	default:
 		r.Type = eventlog.ReleaseInstance
 	}

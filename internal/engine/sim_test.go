@@ -125,6 +125,7 @@ func TestSimulation(t *testing.T) {
 	}
 	began, bad := time.Now(), 0
 	var steps, commits, crashes, fenced, unknown, events, mended int
+	seen := map[string]int{}
 	for k := range uint64(n) {
 		seed := first + k
 		w := simRun(t, seed, simEnvOf(seed), simRules{}, nil)
@@ -135,6 +136,7 @@ func TestSimulation(t *testing.T) {
 		unknown += w.count.unknown
 		events += w.count.events
 		mended += w.count.mended
+		w.happened(seen)
 		if len(w.faults) > 0 {
 			bad++
 			t.Errorf("seed %d: %s", seed, strings.Join(w.faults[:min(3, len(w.faults))], "\n    "))
@@ -145,4 +147,10 @@ func TestSimulation(t *testing.T) {
 	}
 	t.Logf("%d seeds in %.1fs: %d steps, %d commits, %d events, %d crashes, %d fencings, %d unknown outcomes, %d mended",
 		n, time.Since(began).Seconds(), steps, commits, events, crashes, fenced, unknown, mended)
+	t.Logf("what happened: %v", seen)
+	for _, what := range simMust {
+		if seen[what] == 0 && n >= simSeeds {
+			t.Errorf("in no world: %s", what)
+		}
+	}
 }

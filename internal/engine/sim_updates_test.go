@@ -31,7 +31,7 @@ func (l *simLog) takeUpdates(p int32, entries []simEntry, messages []eventlog.Re
 	}
 	var want, got []change
 	for _, x := range entries {
-		if x.event != nil && x.event.Seq > 0 {
+		if x.event != nil && x.event.Seq > 0 && x.event.Type != eventlog.InstanceDeleted { // nothing is left to tell
 			want = append(want, change{x.event.ID, x.event.Seq})
 		}
 	}

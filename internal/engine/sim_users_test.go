@@ -11,99 +11,12 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
-	"github.com/godagger/dagger/internal/machine"
 )
 
 // Definitions, handlers, messages and calls of a simulated world.
 
 // simRelays are the topics that are listened to, with their key names.
-var simRelays = []TopicKey{{"t0", "a"}, {"t0", "b"}, {"t1", "a"}, {simTriggered, "start/short"}, {simTriggered, "stop/short"}}
-
-type simPlan struct {
-	plan   *machine.Plan
-	code   *Code
-	fields map[string]string // parameter that is the key of a listener, by path
-	next   simOutcome        // of the handler that ends now
-}
-
-type simOutcome struct {
-	out   Outcome
-	err   error
-	panic bool
-}
-
-func simPlans() []*simPlan {
-	retry := func(n int, delay int64) *machine.Retry { return &machine.Retry{Attempts: n, Delay: delay} }
-	listen := func(path, topic, key string, timeout int64) machine.Node {
-		return machine.Node{Path: path, Kind: eventlog.Listen, Topic: topic, Key: key, TTL: 60_000, Timeout: timeout, Retry: retry(2, 100)}
-	}
-	specs := []struct {
-		name   string
-		nodes  []machine.Node
-		fields map[string]string
-	}{
-		{"order", []machine.Node{
-			{Path: "O/send", Kind: eventlog.Command, Topic: "out", Retry: retry(3, 200), Timeout: 3000},
-			listen("O/ready", "t0", "a", 0),
-			{Path: "O/done", Kind: eventlog.Execute, Retry: retry(2, 100)},
-		}, map[string]string{"O/ready": "x"}},
-		{"multi", []machine.Node{
-			listen("M/one", "t0", "a", 0),
-			{Path: "M/work", Kind: eventlog.Execute, Retry: retry(4, 100), Timeout: 2500},
-			listen("M/two", "t0", "a", 30_000),
-			listen("M/three", "t1", "a", 20_000),
-		}, map[string]string{"M/one": "x", "M/two": "x", "M/three": "y"}},
-		{"tasks", []machine.Node{
-			{Path: "T/a", Kind: eventlog.Execute, Retry: retry(3, 500), Timeout: 2000},
-			{Path: "T/b", Kind: eventlog.Command, Topic: simRefusing, Retry: retry(2, 100)},
-			{Path: "T/c", Kind: eventlog.Command, Topic: "out", Retry: retry(3, 100), Timeout: 5000},
-		}, nil},
-		{"late", []machine.Node{
-			{Path: "L/first", Kind: eventlog.Execute, Retry: retry(3, 100), Timeout: 4000},
-			listen("L/wait", "t0", "b", 0),
-		}, map[string]string{"L/wait": "y"}},
-		{"short", []machine.Node{
-			{Path: "S/only", Kind: eventlog.Execute, Timeout: 2000},
-		}, nil},
-	}
-	var l []*simPlan
-	for _, s := range specs {
-		plan, err := machine.NewPlan(s.name, 1, s.nodes)
-		if err != nil {
-			panic(err)
-		}
-		x := &simPlan{plan: plan, fields: s.fields}
-		x.code = &Code{Plan: plan, Handlers: map[string]Handler{}}
-		for _, n := range plan.Tasks() {
-			x.code.Handlers[n.Path] = func(context.Context, Attempt) (Outcome, error) {
-				if x.next.panic {
-					panic("the handler panics")
-				}
-				return x.next.out, x.next.err
-			}
-		}
-		if plan.HasListeners() {
-			x.code.Keys = x.keys
-		}
-		l = append(l, x)
-	}
-	return l
-}
-
-// keys are the values of the listeners' keys.
-func (x *simPlan) keys(_ string, params json.RawMessage) ([]eventlog.TaskKey, error) {
-	var v map[string]string
-	if err := json.Unmarshal(params, &v); err != nil {
-		return nil, err
-	}
-	var l []eventlog.TaskKey
-	for _, n := range x.plan.Tasks() {
-		if n.Kind == eventlog.Listen {
-			l = append(l, eventlog.TaskKey{Path: n.Path, Value: v[x.fields[n.Path]]})
-		}
-	}
-	return l, nil
-}
+var simRelays = []TopicKey{{"t0", "a"}, {"t0", "b"}, {"t1", "a"}, {"t1", "b"}, {simTriggered, "start/short"}, {simTriggered, "stop/short"}}
 
 type simRetryAfter struct{ error }
 
@@ -112,6 +25,10 @@ func (simRetryAfter) RetryAfter() int64 { return 700 }
 type simTerminal struct{ error }
 
 func (simTerminal) TerminalError() bool { return true }
+
+type simStop struct{ error }
+
+func (simStop) StopReason() string { return "enough of it" }
 
 // simTask names an attempt; simTries is what became of its handlers.
 type simTask struct {
@@ -175,6 +92,8 @@ func (w *world) handle(wk *simWorker, x *poolJob) (took int64, outcome func() ev
 		o.err = simRetryAfter{errors.New("later")}
 	case c < 17:
 		o.panic = true
+	case c < 18 && p.wide:
+		o.err = simStop{errors.New("stop")}
 	case c < 23 && j.due > 0: // hangs until its time is over
 		took = max(0, j.due-wk.clock()) + w.between(0, 30)
 		if !w.chance(200) {
@@ -192,15 +111,16 @@ func (w *world) handle(wk *simWorker, x *poolJob) (took int64, outcome func() ev
 	case c < 40:
 		patch["z"] = fmt.Sprint(w.count.handlers)
 	}
+	if k.work.Path == "R/check" && w.chance(500) {
+		o.err = errors.New("do it again")
+	}
+	if p.wide && w.chance(100) {
+		patch["due"] = w.due(wk)
+	}
 	if len(patch) > 0 {
 		o.out.Patch, _ = json.Marshal(patch)
 	}
-	switch n.Kind {
-	case eventlog.Listen:
-		o.out.More = w.chance(250)
-	case eventlog.Command:
-		o.out.Record = &eventlog.Record{Topic: n.Topic, Partition: -1, Key: []byte(k.instance), Value: []byte(`{}`)}
-	}
+	w.choose(n, j, &o.out)
 	return took, func() eventlog.Request { return w.ran(p, j, o) }
 }
 
