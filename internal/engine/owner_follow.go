@@ -50,13 +50,22 @@ func (o *owner) follow() {
 	}
 	seen := map[string]bool{}
 	for _, id := range o.turn.Touched {
-		i := o.st.Instances[id]
-		if i == nil || seen[id] {
+		if seen[id] {
 			continue
 		}
 		seen[id] = true
+		i := o.st.Instances[id]
+		if i == nil { // deleted
+			i = &machine.Instance{ID: id}
+		}
 		o.arm(i)
 		o.reconcile(i)
+		if i.Run == 0 { // it ended and was deleted in one turn
+			for _, token := range o.waiters[id] {
+				o.replies = append(o.replies, reply{token: token, err: ErrNotFound})
+			}
+			delete(o.waiters, id)
+		}
 		if i.Terminal() && len(o.waiters[id]) > 0 {
 			for _, token := range o.waiters[id] {
 				o.replies = append(o.replies, reply{token: token, instance: i.Clone()})
