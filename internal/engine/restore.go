@@ -33,7 +33,7 @@ func (r *runner) restored(epoch uint64, res *result) error {
 		if err := r.e.store.Drop(r.life, r.partition, epoch); err != nil {
 			return fmt.Errorf("empty the store's partition: %w", err)
 		}
-		if r.store, err = r.e.store.Acquire(r.life, r.partition, epoch); err != nil {
+		if r.store, err = acquireSteady(r.life, r.e.store, r.partition, epoch); err != nil {
 			return err
 		}
 	}

@@ -302,7 +302,7 @@ func (r *runner) do(ctx context.Context, next op) (res result) {
 	case opDrop:
 		r.logger.Warn("the store's partition is rebuilt from the log")
 		r.closeStore()
-		res.err = r.e.store.Drop(r.life, r.partition, x.epoch)
+		res.err = steady(r.life, func() error { return r.e.store.Drop(r.life, r.partition, x.epoch) })
 	case opBase:
 		return r.base()
 	case opTail:

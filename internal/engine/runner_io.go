@@ -154,7 +154,7 @@ func (r *runner) acquire(epoch uint64) (res result) {
 	r.closeStore()
 	r.closeTail()
 	res.topicID = r.e.eventsID
-	if r.store, res.err = r.e.store.Acquire(r.life, r.partition, epoch); res.err != nil {
+	if r.store, res.err = acquireSteady(r.life, r.e.store, r.partition, epoch); res.err != nil {
 		return res
 	}
 	if res.watermark, res.err = r.store.Watermark(r.life); res.err == nil {
