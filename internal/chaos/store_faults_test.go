@@ -1,0 +1,143 @@
+package chaos
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// onStores runs a test on the stores that a worker can have for itself or share.
+func onStores(t *testing.T, f func(t *testing.T, url string)) {
+	t.Run("pebble", func(t *testing.T) { f(t, "pebble:"+filepath.Join(t.TempDir(), "store")) })
+	t.Run("redis", func(t *testing.T) { f(t, startRedis(t).url()) })
+}
+
+// TestStoreSlowEmbedded: each write takes two seconds longer. Work does not wait for it.
+func TestStoreSlowEmbedded(t *testing.T) {
+	begin(t)
+	onStores(t, func(t *testing.T, url string) {
+		w := newStoreWorld(t, url)
+		w.feed(pick(2000, 300), 100)
+		w.awaitAcked(20)
+		w.store.delay.Store(int64(2 * time.Second))
+		began := time.Now()
+		w.awaitAcked(int64(w.orders) - 60)
+		if took, most := time.Since(began), time.Duration(w.orders)*20*time.Millisecond; took > most {
+			t.Errorf("with a slow store the starts took %v, want less than %v", took, most)
+		}
+		if err := w.notReady(); err != nil {
+			t.Errorf("a slow store is no reason not to be ready: %v", err)
+		}
+		w.store.delay.Store(0)
+		w.finish()
+	})
+}
+
+// TestStoreErringEmbedded: one call in 20 fails, in half of the failed writes after it wrote.
+func TestStoreErringEmbedded(t *testing.T) {
+	begin(t)
+	onStores(t, func(t *testing.T, url string) {
+		w := newStoreWorld(t, url)
+		w.feed(pick(2000, 300), 60)
+		w.awaitAcked(20)
+		w.store.every.Store(20)
+		w.awaitAcked(int64(w.orders) - 60)
+		w.store.every.Store(0)
+		if w.store.fails.Load() < 5 {
+			t.Errorf("only %d calls failed", w.store.fails.Load())
+		}
+		w.finish()
+	})
+}
+
+// TestStoreDownEmbedded: the store is away for five minutes, in the short form for 15 s.
+func TestStoreDownEmbedded(t *testing.T) {
+	begin(t)
+	away := pick(5*time.Minute, 15*time.Second)
+	t.Run("pebble", func(t *testing.T) {
+		w := newStoreWorld(t, "pebble:"+filepath.Join(t.TempDir(), "store"))
+		w.feed(300, 60)
+		w.awaitAcked(60)
+		w.store.down.Store(true)
+		w.awaitNotReady("the store is out of order")
+		pause(t.Context(), away)
+		w.store.down.Store(false)
+		w.awaitReady()
+		w.finish()
+	})
+	t.Run("redis", func(t *testing.T) {
+		server := startRedis(t, "--appendonly", "yes", "--appendfsync", "everysec")
+		w := newStoreWorld(t, server.url())
+		w.feed(300, 60)
+		w.awaitAcked(60)
+		server.kill()
+		w.awaitNotReady("connection refused")
+		pause(t.Context(), away)
+		server.start()
+		w.awaitReady()
+		w.finish()
+	})
+}
+
+// TestStoreComesBackEmptyEmbedded: a server that keeps nothing is killed and started again,
+// and another time forgets everything while it works.
+func TestStoreComesBackEmptyEmbedded(t *testing.T) {
+	begin(t)
+	server := startRedis(t)
+	w := newStoreWorld(t, server.url())
+	w.feed(pick(2000, 400), 60)
+	for range pick(10, 2) {
+		w.awaitAcked(50)
+		server.kill()
+		server.start()
+		w.awaitAcked(50)
+		server.do("FLUSHALL")
+	}
+	w.finish()
+}
+
+// TestStoreComesBackOlderEmbedded: a server is killed that had written a dump some time ago.
+func TestStoreComesBackOlderEmbedded(t *testing.T) {
+	begin(t)
+	server := startRedis(t)
+	w := newStoreWorld(t, server.url())
+	w.feed(pick(2000, 400), 60)
+	for range pick(10, 2) {
+		w.awaitAcked(30)
+		server.do("SAVE")
+		w.awaitAcked(60)
+		server.kill()
+		server.start()
+		w.awaitAcked(30)
+	}
+	w.finish()
+}
+
+// TestStoreRightsWithdrawnEmbedded: the user that the worker logs in as is switched off, its
+// connections are cut, and later it is given its rights back.
+func TestStoreRightsWithdrawnEmbedded(t *testing.T) {
+	begin(t)
+	server := startRedis(t)
+	server.do("ACL", "SETUSER", "worker", "on", ">secret", "~*", "+@all")
+	server.do("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all")
+	w := newStoreWorld(t, "redis://worker:secret@"+server.addr+"/0?timeout=2s")
+	w.feed(pick(2000, 300), 60)
+	w.awaitAcked(50)
+	server.do("ACL", "SETUSER", "worker", "-@write", "-@scripting")
+	w.awaitNotReady("NOPERM")
+	server.do("ACL", "SETUSER", "worker", "+@all")
+	w.awaitReady()
+	w.awaitAcked(50)
+	server.do("ACL", "SETUSER", "worker", "off")
+	server.do("CLIENT", "KILL", "USER", "worker")
+	w.awaitNotReady("WRONGPASS")
+	server.do("ACL", "SETUSER", "worker", "on")
+	w.awaitReady()
+	w.finish()
+	if text := w.said.String(); len(text) > 0 && containsSecret(text) {
+		t.Errorf("the log has the password:\n%s", w.tail())
+	}
+}
+
+func containsSecret(text string) bool { return strings.Contains(text, "secret") }
