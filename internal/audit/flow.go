@@ -20,6 +20,8 @@ type node struct {
 	WaitAll       bool          `json:"waitAll"`
 	Continue      bool          `json:"continue"`
 	Goto          string        `json:"goto"`
+	Gotos         int           `json:"gotos"`
+	One           bool          `json:"one"`
 	Reprocess     bool          `json:"reprocess"`
 	SkipTo        string        `json:"skipTo"`
 	Concurrency   int           `json:"concurrency"`

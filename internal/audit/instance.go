@@ -30,10 +30,11 @@ type instance struct {
 	loose     bool // its state was given by an operator and does not follow from the plan
 	plan      *plan
 	evaluate  uint64
-	expect    eventlog.Type // the event that must follow
-	path      string        // of it
-	stopping  bool          // on-stop handlers run
-	flowEnded bool          // only listeners that work again are left
+	expect    eventlog.Type  // the event that must follow
+	path      string         // of it
+	stopping  bool           // on-stop handlers run
+	flowEnded bool           // only listeners that work again are left
+	jumps     map[string]int // how often the flow went elsewhere when a node had failed
 	tasks     []task
 	keys      []eventlog.TaskKey
 	subs      []sub
@@ -238,7 +239,7 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 		i.status = running
 		for _, s := range e.Starts {
 			t := i.task(s.Path)
-			p.check(i, e, t != nil && (t.status == failed || t.status == stopped), "task %s did not fail", s.Path)
+			p.check(i, e, t != nil && (t.status == failed || t.status == stopped || t.status == skipped && s.Kind == eventlog.Monitor), "task %s did not fail", s.Path)
 		}
 	case eventlog.InstanceQuarantined:
 		p.check(i, e, e.Act < e.Seq, "the last good event %d is not before it", e.Act)
@@ -346,6 +347,10 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 			Path   string `json:"path"`
 			States string `json:"states"`
 		} `json:"items"`
+		Jumps []struct {
+			Path  string `json:"path"`
+			Count int    `json:"count"`
+		} `json:"jumps"`
 		Stopping  bool `json:"stopping"`
 		FlowEnded bool `json:"flowEnded"`
 		Tasks     []struct {
@@ -377,7 +382,10 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 			due: max(t.Due, t.Tick), ran: t.Ran, choice: t.Choice, choices: t.Choices, collect: t.Collect, over: t.Over, message: len(t.Message) > 0 && string(t.Message) != "null"})
 		i.loose = i.loose || t.Over
 	}
-	i.stopping, i.flowEnded = s.Stopping, s.FlowEnded
+	i.stopping, i.flowEnded, i.jumps = s.Stopping, s.FlowEnded, map[string]int{}
+	for _, j := range s.Jumps {
+		i.jumps[j.Path] = j.Count
+	}
 	for _, x := range s.Items {
 		if t := i.task(x.Path); t != nil {
 			t.items = make([]status, len(x.States))
@@ -428,6 +436,7 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 	}
 	for _, k := range e.Subs {
 		p.check(i, e, !slices.ContainsFunc(i.subs, func(s sub) bool { return s.KeyRef == k }), "subscribes to %s a second time", name(k))
+		p.check(i, e, i.mayWait(k), "subscribes to %s, and no listener that takes messages alone was reached", name(k))
 		i.subs = append(i.subs, sub{k, e.Seq})
 		p.a.note(e.ID, e.Run, e.Seq, k, func(s *subscription) { s.wanted, s.partition, s.n = true, p.index, e.N })
 	}
@@ -472,6 +481,27 @@ func (p *partition) mailbox(i *instance, e *eventlog.Event) {
 		p.took(i, e)
 		p.check(i, e, slices.Contains(e.Unsubs, k), "its subscription goes on")
 	}
+}
+
+// mayWait says that a listener of the key takes part before it is reached, or was reached.
+func (i *instance) mayWait(k eventlog.KeyRef) bool {
+	if i.plan == nil || !i.plan.known {
+		return true
+	}
+	is := func(n *node) bool {
+		return n != nil && n.Kind == eventlog.Listen && n.Topic == k.Topic && n.Key == k.Key
+	}
+	for _, n := range i.plan.nodes {
+		if is(n) && (!n.One || n.SkipTo != "") {
+			return true
+		}
+	}
+	for _, t := range i.tasks {
+		if n := i.plan.node(t.path); is(n) && (t.status == running || t.status == completed && n.Reprocess) {
+			return true
+		}
+	}
+	return false
 }
 
 func (i *instance) unbuffer(k eventlog.KeyRef, msg uint64) bool {

@@ -165,11 +165,9 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 		t.phase, t.act, t.attempt, t.due = waiting, e.Seq, 0, e.Due
 	case eventlog.TaskCompleted:
 		p.check(i, e, e.Sent == nil || t.kind == eventlog.Command, "task %s is no Command", e.Path)
-		collected := t.collect
+		collected := t.collect && t.kind == eventlog.ForEach
 		*t = task{path: t.path, kind: t.kind, status: completed, items: t.items, collect: t.collect, over: t.over}
 		switch {
-		case collected && t.kind == eventlog.ForEach:
-			i.forgetItems(e.Path)
 		case e.Choice != "" && e.Reason != "": // a join failed with it
 			p.jumped(i, e)
 		case e.Choice != "":
@@ -178,6 +176,9 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 			p.choices(i, t, e)
 		case len(e.Items) > 0:
 			p.items(i, t, e)
+		}
+		if collected {
+			i.forgetItems(e.Path)
 		}
 	}
 }
@@ -238,6 +239,13 @@ func (p *partition) jumped(i *instance, e *eventlog.Event) {
 		n, to := i.plan.node(e.Reason), i.plan.node(e.Choice)
 		p.check(i, e, n != nil && n.Goto != "" && to != nil && to.Path == n.Goto, "goes on at %s, which %s does not say", e.Choice, e.Reason)
 		p.check(i, e, strings.HasPrefix(e.Path, e.Reason), "goes on where %s says, which is not around it", e.Reason)
+	}
+	if i.jumps == nil {
+		i.jumps = map[string]int{}
+	}
+	i.jumps[e.Reason]++
+	if n := i.planned(e.Reason); n != nil {
+		p.check(i, e, i.jumps[e.Reason] <= n.Gotos, "goes on elsewhere %d times when %s has failed, and may %d times", i.jumps[e.Reason], e.Reason, n.Gotos)
 	}
 }
 

@@ -454,9 +454,10 @@ func (i *Instance) complete(t *Task, e *eventlog.Event) {
 	collected := t.Kind == eventlog.ForEach && t.Collect
 	t.finish(Completed)
 	t.Error = ""
-	switch {
-	case collected:
+	if collected {
 		i.forgetItems(e.Path)
+	}
+	switch {
 	case e.Choice != "" && e.Reason != "": // a join failed with it
 		i.jumped(e)
 	case e.Choice != "":

@@ -195,7 +195,7 @@ func (f *flow) ended(pl place, s Status) {
 			f.done = true
 			return
 		}
-		if p.n.tracked() {
+		if p.n.tracked() || f.task(p.path) != nil { // one that failed before, and was retried
 			f.note(p, Completed)
 		}
 		f.ended(p, Completed)
@@ -662,7 +662,7 @@ func (f *flow) resumeProcess(pl place) (ended bool) {
 			return false
 		}
 	}
-	if pl.n.tracked() && f.status(pl) == Executing {
+	if f.task(pl.path) != nil && f.status(pl) == Executing {
 		f.note(pl, Completed)
 	}
 	return true

@@ -50,15 +50,26 @@ func (f *flow) jump(b place) string {
 
 // reenter makes a process that the flow goes back into go on.
 func (f *flow) reenter(q place) {
+	ends := func(path string) bool {
+		return slices.ContainsFunc(f.e.Ends, func(x eventlog.End) bool { return x.Path == path })
+	}
+	goesOn := func(path string) { // it ended with this event
+		f.e.Ends = slices.DeleteFunc(f.e.Ends, func(x eventlog.End) bool { return x.Path == path })
+	}
 	for k := range q.n.Attached {
-		if a := q.attachment(k); a.n.Kind == eventlog.Monitor && f.status(a) != Executing {
+		switch a := q.attachment(k); {
+		case a.n.Kind != eventlog.Monitor || f.status(a) == Executing:
+		case ends(a.path):
+			goesOn(a.path)
+			f.now[a.path] = Executing
+		default:
 			f.start(a)
 		}
 	}
 	switch s := f.status(q); {
 	case s == Executing:
 	case q.n.tracked():
-		f.e.Ends = slices.DeleteFunc(f.e.Ends, func(x eventlog.End) bool { return x.Path == q.path }) // it failed, and goes on
+		goesOn(q.path)
 		f.start(q)
 	case s != "":
 		f.note(q, NotStarted)

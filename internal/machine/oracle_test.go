@@ -22,6 +22,8 @@ type oracle struct {
 	results map[string]outcome // by path; of the handler that gets a ForEach's items by path and "#", of a deadline that has passed by path and "!"
 	clock   int
 	working map[string]bool   // runs of a ForEach that work, or have worked
+	skipped map[string]int    // nodes that the flow jumped over, or out of, and when
+	jumps   map[string]int    // how often the flow went elsewhere when a node had failed
 	status  map[string]Status // of tasks and nodes, by the last assign
 	nodes   map[string]*Node  // behind the paths of status
 }
@@ -64,6 +66,9 @@ func (o *oracle) inside(v spot) (l []spot) {
 
 // eval says whether a node that was reached executes, has completed or failed, and when.
 func (o *oracle) eval(v spot) (Status, int) {
+	if at, over := o.skipped[v.path]; over {
+		return Completed, at
+	}
 	s, at := o.inTime(v)
 	if late, passed := o.results[v.path+"!"]; passed && (s == Executing || at > late.at) {
 		if v.n.DeadlineFails {
@@ -169,6 +174,9 @@ func (o *oracle) join(v spot) (Status, int) {
 
 // work begins runs of each ForEach, in order, while fewer work than may.
 func (o *oracle) work(v spot) {
+	if _, over := o.skipped[v.path]; over {
+		return
+	}
 	if s, _ := o.eval(v); v.n.Kind == eventlog.ForEach && s == Executing {
 		running := 0
 		for _, c := range o.inside(v) {
@@ -194,6 +202,10 @@ func (o *oracle) work(v spot) {
 // was skipped, nothing but that is known; of a ForEach that completed or was skipped neither.
 func (o *oracle) assign(v spot, cut Status) {
 	n := v.n
+	if _, over := o.skipped[v.path]; over {
+		o.leave(v)
+		return
+	}
 	s, _ := o.eval(v)
 	if s == Executing && cut != "" {
 		s = cut
@@ -266,6 +278,9 @@ func (o *oracle) unreached(v spot) {
 
 // retry forgets the failures that made the instance fail.
 func (o *oracle) retry(v spot) {
+	if _, over := o.skipped[v.path]; over {
+		return
+	}
 	s, _ := o.eval(v)
 	if s == Completed || s == Failure && v.n.Continue {
 		return
@@ -318,6 +333,9 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 	}}
 	nodes := g.nodes("", 1+r.IntN(4), 1)
 	deadlines(r, nodes)
+	if r.IntN(2) == 0 {
+		gotos(r, nodes)
+	}
 	plan, err := NewPlan("Random", 1, nodes)
 	if err != nil {
 		return err
@@ -325,7 +343,7 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 	w := newWorld(1)
 	w.addPlan(plan)
 	state, shadow := NewState(0, 1), NewState(0, 1)
-	o := &oracle{plan: plan, results: map[string]outcome{}, working: map[string]bool{}}
+	o := &oracle{plan: plan, results: map[string]outcome{}, working: map[string]bool{}, skipped: map[string]int{}, jumps: map[string]int{}}
 	trace := draw(plan.Root)
 	defer func() {
 		if err != nil {
@@ -398,6 +416,7 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 			d := pick(r, dues)
 			o.clock++
 			o.results[d.Path+"!"] = outcome{at: o.clock, ok: !plan.Node(d.Path).DeadlineFails}
+			o.jump()
 			o.work(spot{n: &plan.root})
 			if err := decide(d.Request()); err != nil {
 				return err
@@ -443,6 +462,7 @@ func compareFlow(seed uint64, allowed, observed states) (err error) {
 			req.Error = "broken"
 		}
 		o.results[key] = out
+		o.jump()
 		o.work(spot{n: &plan.root})
 		if err := decide(req); err != nil {
 			return err
@@ -509,6 +529,8 @@ func (o *oracle) compare(i *Instance) error {
 		}
 		ok := have == want
 		switch {
+		case want == left:
+			ok = have != Executing
 		case want == NotStarted:
 			ok = have == "" || have == Skipped || run && have == Stopped
 		case run: // it executes as long as the instance may be retried

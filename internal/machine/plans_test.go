@@ -98,6 +98,9 @@ func draw(nodes []Node) string {
 		if n.Continue {
 			s += " may fail"
 		}
+		if n.Goto != "" {
+			s += fmt.Sprint(" else ", n.Gotos, " ", n.Goto)
+		}
 		l = append(l, s)
 	}
 	return strings.Join(l, ", ")

@@ -1,9 +1,13 @@
 package machine
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/godagger/dagger/eventlog"
+)
 
 // reopen makes a failed instance go on: its failed and stopped tasks start again, the nodes
-// around them are no longer ended. Of the runs of a ForEach no more go on than may work at
+// around them are no longer ended, and are watched again. Of the runs of a ForEach no more go on than may work at
 // once; the others are STOPPED until one ends.
 func (f *flow) reopen() { f.reopenInside("") }
 
@@ -45,6 +49,23 @@ func (f *flow) reopenInside(path string) {
 			f.restart(pl, t)
 		}
 	}
+	for k := range f.i.Tasks {
+		t := &f.i.Tasks[k]
+		if t.Kind != eventlog.Monitor || t.Status != Skipped && t.Status != Stopped || later(t.Path) {
+			continue
+		}
+		if pl, ok := f.plan.place(t.Path); ok && f.startsInside(pl.parent()) {
+			f.start(pl)
+		}
+	}
+}
+
+// startsInside says that something of the flow starts at a node or inside it.
+func (f *flow) startsInside(pl place) bool {
+	return slices.ContainsFunc(f.e.Starts, func(s eventlog.Start) bool {
+		t := f.task(s.Path)
+		return s.Kind != eventlog.Monitor && within(s.Path, pl.path) && (t == nil || !t.Over)
+	})
 }
 
 // beginItem begins a run of a ForEach, or lets one go on that a retry of the instance has left
