@@ -111,7 +111,7 @@ func CheckStore(ctx context.Context, store projection.Store, eventsID string) er
 		switch {
 		case err != nil || w.N == 0:
 		case w.LogID != eventsID:
-			return fmt.Errorf("%w: %s has folded the events topic %s, this log's is %s; use an empty store with this log", ErrForeignStore, store.URL(), w.LogID, eventsID)
+			return foreign(store, w.LogID, eventsID)
 		default:
 			return nil
 		}

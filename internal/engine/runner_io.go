@@ -154,7 +154,13 @@ func (r *runner) acquire(epoch uint64) (res result) {
 	r.closeStore()
 	r.closeTail()
 	res.topicID = r.e.eventsID
+	release, err := r.refuseForeign(r.life)
+	if err != nil {
+		return result{err: err}
+	}
+	defer release()
 	if r.store, res.err = acquireSteady(r.life, r.e.store, r.partition, epoch); res.err != nil {
+		res.err = r.whyFenced(r.life, epoch, res.err)
 		return res
 	}
 	if res.watermark, res.err = r.store.Watermark(r.life); res.err == nil {
