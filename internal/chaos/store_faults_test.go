@@ -95,6 +95,9 @@ func TestStoreComesBackEmptyEmbedded(t *testing.T) {
 		server.do("FLUSHALL")
 	}
 	w.finish()
+	if n := strings.Count(w.said.String(), "the store's partition is rebuilt"); n < 4 {
+		t.Errorf("partitions were rebuilt %d times only", n)
+	}
 }
 
 // TestStoreComesBackOlderEmbedded: a server is killed that had written a dump some time ago.
@@ -112,6 +115,9 @@ func TestStoreComesBackOlderEmbedded(t *testing.T) {
 		w.awaitAcked(30)
 	}
 	w.finish()
+	if !strings.Contains(w.said.String(), "projection: store stands at event") {
+		t.Error("nobody noticed that the store stood further back")
+	}
 }
 
 // TestStoreRightsWithdrawnEmbedded: the user that the worker logs in as is switched off, its

@@ -207,6 +207,31 @@ type storeWorld struct {
 func newStoreWorld(t *testing.T, storeURL string) *storeWorld {
 	t.Helper()
 	w := &storeWorld{t: t, dir: t.TempDir(), storeURL: storeURL}
+	w.open()
+	w.awaitReady()
+	return w
+}
+
+// reopen is the world started again after finish, with what is in its log and its store.
+func (w *storeWorld) reopen() *storeWorld {
+	w.t.Helper()
+	next := &storeWorld{t: w.t, dir: w.dir, storeURL: w.storeURL, orders: w.orders}
+	next.acked.Store(int64(w.orders))
+	next.open()
+	return next
+}
+
+// again is reopen until it is ready.
+func (w *storeWorld) again() *storeWorld {
+	w.t.Helper()
+	next := w.reopen()
+	next.awaitReady()
+	return next
+}
+
+func (w *storeWorld) open() {
+	t := w.t
+	t.Helper()
 	w.logURL = "file:" + filepath.Join(w.dir, "log") + "?partitions=4"
 	w.log = openedLog(t, w.logURL)
 	for _, topic := range []string{orderTopic(w.log), statusTopic(w.log)} {
@@ -214,7 +239,7 @@ func newStoreWorld(t *testing.T, storeURL string) *storeWorld {
 			t.Fatal(err)
 		}
 	}
-	store, err := projection.Open(t.Context(), storeURL, projection.Identity{App: w.log.App(), Partitions: w.log.Partitions()})
+	store, err := projection.Open(t.Context(), w.storeURL, projection.Identity{App: w.log.App(), Partitions: w.log.Partitions()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,8 +264,6 @@ func newStoreWorld(t *testing.T, storeURL string) *storeWorld {
 	w.run(w.eng.Run)
 	w.run((&shop{log: w.log, dir: w.dir}).run)
 	w.run(w.watchHeap)
-	w.awaitReady()
-	return w
 }
 
 func (w *storeWorld) run(f func(context.Context) error) {
