@@ -98,18 +98,32 @@ func readStates(text string) states {
 }
 
 // close adds what no seed may have shown: an event that lets the flow go back forgets whatever
-// it finds.
+// it finds, and how a task starts again depends on its kind, not on how it had ended.
 func (s states) close() {
-	back := map[eventlog.Type]bool{}
-	from := map[string]bool{}
+	back, from := map[eventlog.Type]bool{}, map[string]bool{}
+	ended, begins := map[move]bool{}, map[move]bool{}
 	for m := range s {
-		if m.what == "task" && m.to == string(NotStarted) {
+		switch {
+		case m.what != "task":
+		case m.to == string(NotStarted):
 			back[m.by], from[m.from] = true, true
+		case m.by == eventlog.InstanceRetried || !strings.HasPrefix(m.to, string(Executing)):
+		case m.from == string(Failure), m.from == string(Skipped), m.from == string(Stopped):
+			ended[move{from: m.from, by: m.by}] = true
+		case m.from == string(NotStarted):
+			begins[move{to: m.to, by: m.by}] = true
 		}
 	}
 	for by := range back {
 		for state := range from {
 			s[move{"task", state, string(NotStarted), by}] = true
+		}
+	}
+	for a := range ended {
+		for b := range begins {
+			if a.by == b.by {
+				s[move{"task", a.from, b.to, a.by}] = true
+			}
 		}
 	}
 }
