@@ -109,6 +109,8 @@ func (s *scanner) event(e *Event) {
 			e.Seq = s.uint64()
 		case "run":
 			e.Run = s.uint64()
+		case "prev":
+			e.Prev = s.uint64()
 		case "path":
 			e.Path = s.string()
 		case "act":

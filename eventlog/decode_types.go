@@ -361,6 +361,8 @@ func (s *scanner) refusals() []Refusal {
 				v.Made = s.int64()
 			case "answer":
 				v.Answer = s.string()
+			case "prev":
+				v.Prev = s.uint64()
 			default:
 				s.skip(0)
 			}

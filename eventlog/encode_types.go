@@ -16,6 +16,7 @@ func (w *writer) event(e *Event) {
 	w.string(`"id":`, e.ID)
 	w.uint(`"seq":`, e.Seq)
 	w.uint(`"run":`, e.Run)
+	w.uint(`"prev":`, e.Prev)
 	w.string(`"path":`, e.Path)
 	w.uint(`"act":`, e.Act)
 	w.int(`"attempt":`, int64(e.Attempt))
@@ -339,6 +340,7 @@ func (w *writer) position(p *Position) {
 			w.int(`"made":`, r.Made)
 			w.b = append(w.b, `,"answer":`...)
 			w.b = appendString(w.b, r.Answer)
+			w.uint(`"prev":`, r.Prev)
 			w.b = append(w.b, '}')
 		}
 		w.b = append(w.b, ']')

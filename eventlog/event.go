@@ -78,6 +78,7 @@ type Event struct {
 	ID      string `json:"id,omitempty"`      // instance
 	Seq     uint64 `json:"seq,omitempty"`     //
 	Run     uint64 `json:"run,omitempty"`     // event number of the run's InstanceStarted
+	Prev    uint64 `json:"prev,omitempty"`    // number of the event before it that changed what the partition knows of the id; 0 = nothing was known
 	Path    string `json:"path,omitempty"`    // task, e.g. "Order/ready"
 	Act     uint64 `json:"act,omitempty"`     // seq of the event that armed the attempt or wait
 	Attempt int    `json:"attempt,omitempty"` // from 1
@@ -270,4 +271,5 @@ type Refusal struct {
 	Request string `json:"request"`
 	Made    int64  `json:"made,omitempty"`
 	Answer  string `json:"answer"`
+	Prev    uint64 `json:"prev,omitempty"` // as Event.Prev, unless the event is itself about the instance
 }

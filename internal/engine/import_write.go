@@ -308,6 +308,7 @@ func (p *importPart) know(t *machine.Turn, r *eventlog.Request) {
 // emit appends an event that no request made.
 func (p *importPart) emit(ctx context.Context, e *eventlog.Event) error {
 	e.V, e.N, e.At = 1, p.s.N+1, max(p.m.now, p.s.At)
+	e.Prev = p.s.Before(e)
 	if err := p.s.Evolve(e); err != nil {
 		return err
 	}

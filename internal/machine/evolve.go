@@ -59,6 +59,16 @@ func instancePart(e *eventlog.Event) bool {
 	return e.Seq > 0
 }
 
+// Before is the number of the event before e that changed the instance of e: its Prev.
+func (s *State) Before(e *eventlog.Event) uint64 {
+	if e.ID != "" && instancePart(e) {
+		if i := s.Instances[e.ID]; i != nil {
+			return i.N
+		}
+	}
+	return 0
+}
+
 // Evolve folds an event. What it touches must be loaded. A panic in the instance's part
 // freezes that instance and nothing else; an error says that the event does not belong here
 // and nothing of it was folded.

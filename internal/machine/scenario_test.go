@@ -531,7 +531,7 @@ func clip(text string) string {
 	return text
 }
 
-// event shows an event's fields but those that every one has.
+// event shows an event's fields but those that every one has, and Prev, which the world checks.
 func event(e *eventlog.Event) string {
 	c := *e
 	id := ""
@@ -545,6 +545,10 @@ func event(e *eventlog.Event) string {
 	if e.Pos != nil {
 		p := *e.Pos
 		if len(p.Refused) > 0 {
+			p.Refused = slices.Clone(p.Refused)
+			for k := range p.Refused {
+				p.Refused[k].Prev = 0
+			}
 			pos += " refused=" + mustMarshal(p.Refused)
 		}
 		if len(p.Sources) > 0 {
@@ -556,7 +560,7 @@ func event(e *eventlog.Event) string {
 	if c.Held != nil {
 		held, c.Held = " held=("+request(*c.Held)+")", nil
 	}
-	return strings.TrimSpace(id + " " + fields(eventlog.AppendEvent(nil, &c), "v", "n", "type", "id", "seq", "at") + held + pos)
+	return strings.TrimSpace(id + " " + fields(eventlog.AppendEvent(nil, &c), "v", "n", "type", "id", "seq", "prev", "at") + held + pos)
 }
 
 func request(r eventlog.Request) string {

@@ -214,6 +214,7 @@ func (t *Turn) emit(e *eventlog.Event) {
 		}
 		e.Out = remote
 	}
+	e.Prev = s.Before(e)
 	if err := s.Evolve(e); err != nil {
 		panic(err) // the machine contradicts itself; the owner's recover handles it
 	}
@@ -276,6 +277,13 @@ func (t *Turn) Close(p Position) {
 	if s.Rules.RefusalInMemory {
 		pos.Refused = nil
 	}
+	for k := range pos.Refused {
+		r := &pos.Refused[k]
+		// An event of the instance that is the turn's last says itself what was before it.
+		if i := s.Instances[r.ID]; i != nil && (i.N < s.N || !t.carriesPosition()) {
+			r.Prev = i.N
+		}
+	}
 	var acks []eventlog.Out
 	if len(s.AckDue) > 0 && !s.Rules.NoAck {
 		for _, to := range s.acksInOrder() {
@@ -283,14 +291,20 @@ func (t *Turn) Close(p Position) {
 			acks = append(acks, eventlog.Out{To: to, Request: eventlog.Request{V: 1, Type: eventlog.Ack, From: s.Partition, Upto: &upto}})
 		}
 	}
-	if last := len(t.Events) - 1; last >= 0 && t.Events[last].Type != eventlog.AnswersForgotten {
+	if t.carriesPosition() {
 		// The event was folded without its position; folding that now comes to the same.
-		e := t.Events[last]
+		e := t.Events[len(t.Events)-1]
 		e.Pos, e.Out = pos, append(e.Out, acks...)
 		s.position(e)
 		return
 	}
 	t.emit(&eventlog.Event{Type: eventlog.Checkpoint, Pos: pos, Out: acks})
+}
+
+// carriesPosition says whether the turn's last event may have the position.
+func (t *Turn) carriesPosition() bool {
+	last := len(t.Events) - 1
+	return last >= 0 && t.Events[last].Type != eventlog.AnswersForgotten
 }
 
 func (s *State) acksInOrder() []int32 {

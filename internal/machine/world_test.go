@@ -189,12 +189,45 @@ func (w *world) follow(p *part, events []*eventlog.Event) error {
 		if i := p.shadow.Instances[e.ID]; i != nil {
 			before = i.Clone()
 		}
+		if err := p.chained(&read); err != nil {
+			return fmt.Errorf("%s: %w", data, err)
+		}
 		if err := p.shadow.Evolve(&read); err != nil {
 			return fmt.Errorf("fold %s: %w", data, err)
 		}
 		p.store()
 		if w.onEvent != nil {
 			w.onEvent(p, &read, before, p.shadow.Instances[e.ID])
+		}
+	}
+	return nil
+}
+
+// chained checks that an event names the one before it of each instance that it changes.
+func (p *part) chained(e *eventlog.Event) error {
+	last := func(id string) uint64 {
+		if i := p.shadow.Instances[id]; i != nil {
+			return i.N
+		}
+		return 0
+	}
+	own := ""
+	if e.ID != "" && instancePart(e) {
+		own = e.ID
+	}
+	if want := p.shadow.Before(e); e.Prev != want || own == "" && e.Prev > 0 {
+		return fmt.Errorf("prev %d, the event before is %d", e.Prev, want)
+	}
+	if e.Pos == nil {
+		return nil
+	}
+	for _, r := range e.Pos.Refused {
+		want := last(r.ID)
+		if r.ID == own {
+			want = 0
+		}
+		if r.Prev != want {
+			return fmt.Errorf("prev %d of the call %s to %s, the event before is %d", r.Prev, r.Request, r.ID, want)
 		}
 	}
 	return nil
