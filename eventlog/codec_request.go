@@ -104,6 +104,9 @@ func sizeRequest(r *Request, spaces bool) error {
 			return fmt.Errorf("field definition or plan has more than %d bytes", MaxName)
 		}
 	}
+	if r.Trace != nil {
+		r.Trace = NewTrace(r.Trace.Parent, r.Trace.State)
+	}
 	r.Error, r.Reason, r.Stack = cut(r.Error, MaxError), cut(r.Reason, MaxError), cut(r.Stack, MaxStack)
 	if spaces {
 		r.Params, r.State = compact(r.Params), compact(r.State)

@@ -151,6 +151,8 @@ func (s *scanner) event(e *Event) {
 			e.Request = s.string()
 		case "made":
 			e.Made = s.int64()
+		case "trace":
+			e.Trace = s.trace()
 		case "sent":
 			e.Sent = s.sent()
 		case "subs":
@@ -248,6 +250,8 @@ func (s *scanner) request(r *Request) {
 			r.HasKeys = s.bool()
 		case "reason":
 			r.Reason = s.string()
+		case "trace":
+			r.Trace = s.trace()
 		case "state":
 			r.State = s.raw()
 		case "ok":

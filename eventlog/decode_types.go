@@ -184,6 +184,21 @@ func (s *scanner) sent() *Sent {
 	return v
 }
 
+func (s *scanner) trace() *Trace {
+	v := new(Trace)
+	for s.object(); s.more('}'); {
+		switch string(s.key()) {
+		case "traceparent":
+			v.Parent = s.string()
+		case "tracestate":
+			v.State = s.string()
+		default:
+			s.skip(0)
+		}
+	}
+	return v
+}
+
 func (s *scanner) mark() *Mark {
 	v := new(Mark)
 	for s.object(); s.more('}'); {

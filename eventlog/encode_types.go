@@ -44,6 +44,7 @@ func (w *writer) event(e *Event) {
 	w.string(`"reason":`, e.Reason)
 	w.string(`"request":`, e.Request)
 	w.int(`"made":`, e.Made)
+	w.trace(e.Trace)
 	if e.Sent != nil {
 		w.key(`"sent":`)
 		w.sent(e.Sent)
@@ -127,6 +128,7 @@ func (w *writer) request(r *Request) {
 	w.taskKeys(r.Keys)
 	w.bool(`"hasKeys":`, r.HasKeys)
 	w.string(`"reason":`, r.Reason)
+	w.trace(r.Trace)
 	w.raw(`"state":`, r.State)
 
 	w.bool(`"ok":`, r.OK)
@@ -241,6 +243,17 @@ func (w *writer) sent(s *Sent) {
 	w.bool(`"noKey":`, s.NoKey)
 	w.b = append(w.b, `,"size":`...)
 	w.b = strconv.AppendInt(w.b, int64(s.Size), 10)
+	w.b = append(w.b, '}')
+}
+
+func (w *writer) trace(t *Trace) {
+	if t == nil {
+		return
+	}
+	w.key(`"trace":`)
+	w.b = append(w.b, `{"traceparent":`...)
+	w.b = appendString(w.b, t.Parent)
+	w.string(`"tracestate":`, t.State)
 	w.b = append(w.b, '}')
 }
 

@@ -100,6 +100,7 @@ type Event struct {
 	Reason     string            `json:"reason,omitempty"`
 	Request    string            `json:"request,omitempty"` // id of the call that this event answers
 	Made       int64             `json:"made,omitempty"`    // when that call was first made
+	Trace      *Trace            `json:"trace,omitempty"`   // of InstanceStarted: where its start came from
 	Sent       *Sent             `json:"sent,omitempty"`    // message of a Command task, in the same transaction
 	Subs       []KeyRef          `json:"subs,omitempty"`    // subscribed under (Run, Seq)
 	Unsubs     []KeyRef          `json:"unsubs,omitempty"`  // no longer subscribed
@@ -195,7 +196,8 @@ type KeyRef struct {
 }
 
 // Sent describes the message of a Command task. The record carries the headers
-// dagger-app, dagger-instance, dagger-path and dagger-idempotency-key.
+// dagger-app, dagger-instance, dagger-path and dagger-idempotency-key, and the trace context
+// of its instance.
 type Sent struct {
 	Topic string `json:"topic"`
 	Key   string `json:"key,omitempty"`

@@ -49,6 +49,7 @@ type Request struct {
 	Keys       []TaskKey       `json:"keys,omitempty"`   // values of all listeners' keys on the new parameters
 	HasKeys    bool            `json:"hasKeys,omitempty"`
 	Reason     string          `json:"reason,omitempty"`
+	Trace      *Trace          `json:"trace,omitempty"` // Start: else that of the record's headers
 	State      json.RawMessage `json:"state,omitempty"` // Release
 
 	OK         bool              `json:"ok,omitempty"`      // Result: the handler returned nil

@@ -111,7 +111,7 @@ func (t *Turn) start(i *Instance, r *eventlog.Request) string {
 	if s.Plans[plan.Hash()] == nil { // protocol rule 13
 		t.emit(&eventlog.Event{Type: eventlog.PlanUsed, Plan: plan.Hash(), PlanData: plan.Recorded()})
 	}
-	e := &eventlog.Event{Type: eventlog.InstanceStarted, Definition: plan.Name, Plan: plan.Hash(), Params: MergePatch(nil, params), Request: r.Request, Made: r.Made}
+	e := &eventlog.Event{Type: eventlog.InstanceStarted, Definition: plan.Name, Plan: plan.Hash(), Params: MergePatch(nil, params), Request: r.Request, Made: r.Made, Trace: r.Trace}
 	if r.HasKeys {
 		e.Keys = sortedKeys(r.Keys)
 	} else {

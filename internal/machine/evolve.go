@@ -275,7 +275,7 @@ func (i *Instance) fold(e *eventlog.Event) {
 	i.Updated = e.At
 	switch e.Type {
 	case eventlog.InstanceStarted:
-		i.Body = Body{Definition: e.Definition, Plan: e.Plan, Status: Executing, Params: e.Params, ParamsSeq: e.Seq, Created: e.At, Updated: e.At}
+		i.Body = Body{Definition: e.Definition, Plan: e.Plan, Status: Executing, Params: e.Params, ParamsSeq: e.Seq, Created: e.At, Updated: e.At, Trace: e.Trace}
 	case eventlog.InstanceReset:
 		i.reset(e)
 	default:

@@ -114,6 +114,7 @@ type Body struct {
 	Stopping   bool               `json:"stopping,omitempty"`  // on-stop handlers run
 	FlowEnded  bool               `json:"flowEnded,omitempty"` // only listeners that work again are left
 	DeleteAt   int64              `json:"deleteAt,omitempty"`  // when the ended instance is deleted; 0 = by a call
+	Trace      *eventlog.Trace    `json:"trace,omitempty"`     // that its start came with
 }
 
 // Jump counts how often the flow of an instance went elsewhere when a node had failed.
