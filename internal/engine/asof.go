@@ -216,8 +216,9 @@ func (s *finder) before(ctx context.Context, n uint64, m uint64, upper int64) (i
 	return low, nil
 }
 
-// ReadInstanceAt is ReadInstance as of a point. It looks only at the part of the log that the
-// store's row of the instance says its run is in, and at the whole of it without that row.
+// ReadInstanceAt is ReadInstance as of a point. From the store's row of the instance it goes back
+// from event to event; without that row, and to a point before all that the row knows of, it reads
+// the partition up to the point.
 // ErrNotFound: the instance did not exist then.
 func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Store, id string, p Point) (*machine.Instance, *machine.Plan, error) {
 	f := newFold(log.Partitions(), id)
@@ -255,8 +256,8 @@ func (s *finder) trimmed(err error) error {
 
 // foldTo folds the events that the point covers.
 func (f *fold) foldTo(ctx context.Context, s *finder, store projection.Store, p Point) error {
-	from, until, err := f.window(ctx, s, store, p)
-	if err != nil {
+	from, until, done, err := f.window(ctx, s, store, p)
+	if err != nil || done {
 		return err
 	}
 	return s.about(ctx, f.id, from, until, p, nil, func(ev *eventlog.Event, offset int64) error {
@@ -268,49 +269,98 @@ func (f *fold) foldTo(ctx context.Context, s *finder, store projection.Store, p 
 }
 
 // window is the part of the log to fold, and leaves in f what comes before it. Without a
-// readable row of the store that is nothing, and all of the log.
-func (f *fold) window(ctx context.Context, s *finder, store projection.Store, p Point) (from int64, until uint64, err error) {
+// readable row of the store that is nothing, and all of the log. done: f has all that counts.
+func (f *fold) window(ctx context.Context, s *finder, store projection.Store, p Point) (from int64, until uint64, done bool, err error) {
 	if store == nil {
-		return s.start, 0, nil
+		return s.start, 0, false, nil
 	}
 	partitions := f.st.Partitions
 	offset, err := f.base(ctx, store, s.topicID)
 	if ctx.Err() != nil {
-		return 0, 0, context.Cause(ctx)
+		return 0, 0, false, context.Cause(ctx)
 	}
 	row := f.st.Instances[f.id]
-	if err != nil || row == nil || row.Run == 0 || f.after == 0 {
+	if err != nil || row == nil || f.after == 0 {
 		*f = *newFold(partitions, f.id)
-		return s.start, 0, nil
+		return s.start, 0, false, nil
 	}
-	if p.by == pointEvent && p.n >= row.N || p.by == pointTime && p.time >= row.Updated {
-		return offset, 0, nil // all that the store has of it counts
+	if p.by == pointEvent && p.n >= row.N || p.by == pointTime && row.Updated > 0 && p.time >= row.Updated {
+		return offset, 0, false, nil // all that the store has of it counts
 	}
 	m, end := f.after, offset
 	plan := f.plan()
-	run, last := row.Run, row.N
-	*f = *newFold(partitions, f.id)
-	if plan != nil {
-		if err := f.st.AddPlan(plan.Hash(), plan.Recorded()); err != nil {
-			return 0, 0, err
+	again := func() error {
+		*f = *newFold(partitions, f.id)
+		if plan == nil {
+			return nil
 		}
+		return f.st.AddPlan(plan.Hash(), plan.Recorded())
+	}
+	w := walk{s: s, hint: found{n: m, offset: end}}
+	events, ok, err := w.backwards(ctx, f.id, row.N, row.Run)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	if err := again(); err != nil {
+		return 0, 0, false, err
+	}
+	if ok && f.chain(events, p) {
+		return 0, 0, true, f.usePlan(ctx, store)
+	}
+	if err := again(); err != nil {
+		return 0, 0, false, err
+	}
+	// Events that do not say what was before them are of an earlier version. Only a first run
+	// begins with nothing before it, and only from its start on is it here.
+	run, last := row.Run, row.N
+	if ok || run == 0 {
+		return s.start, 0, false, nil
 	}
 	if from, err = s.before(ctx, run, m, end); err != nil {
-		return 0, 0, err
+		return 0, 0, false, err
 	}
-	// Only a first run begins with nothing before it, and only from its start on is it here.
 	first, err := s.event(ctx, from, run)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, false, err
 	}
-	if first == nil || first.Seq != 1 || first.ID != f.id || first.Type != eventlog.InstanceStarted {
-		*f = *newFold(partitions, f.id)
-		return s.start, 0, nil
+	if first == nil || first.Seq != 1 || first.ID != f.id || first.Type != eventlog.InstanceStarted || !p.covers(first.N, first.At, from) {
+		return s.start, 0, false, nil
 	}
 	if p.by == pointEvent && p.n <= m {
 		until = last // nothing of the instance comes between it and the point
 	}
-	return from, until, nil
+	return from, until, false, nil
+}
+
+// chain folds those of an instance's events that the point covers. It is false where they do not
+// say what the instance was then: an earlier one of its id may have been forgotten.
+func (f *fold) chain(events []*eventlog.Event, p Point) bool {
+	gone := false
+	for _, ev := range events {
+		if !p.covers(ev.N, ev.At, 0) {
+			break
+		}
+		if err := f.event(ev); err != nil {
+			return false
+		}
+		gone = gone || ev.Type == eventlog.InstanceDeleted
+	}
+	i := f.st.Instances[f.id]
+	return gone || i != nil && (i.Run > 0 || i.Quarantined != "")
+}
+
+// usePlan takes the plan of the instance from the store, where it is not the one of its row.
+func (f *fold) usePlan(ctx context.Context, store projection.Store) error {
+	i := f.st.Instances[f.id]
+	if i == nil || i.Plan == "" || f.st.Plans[i.Plan] != nil {
+		return nil
+	}
+	v, err := store.View(ctx, f.partition)
+	if err != nil {
+		return fmt.Errorf("read plan %s: %w", i.Plan, err)
+	}
+	defer v.Close()
+	return f.readPlan(ctx, v, i.Plan)
 }
 
 // event reads the event with a number at or behind an offset; nil when it is not there.

@@ -212,18 +212,23 @@ func (f *fold) base(ctx context.Context, store projection.Store, topicID string)
 			return 0, err
 		}
 		f.st.Instances[f.id] = i
-		plans, _, err := v.Scan(ctx, projection.KindPlan, []byte(i.Plan), append([]byte(i.Plan), 0), 1)
-		if err != nil {
-			return 0, err
-		}
-		if len(plans) > 0 && len(plans[0].Value) > 0 && i.Plan != "" {
-			if err := f.st.AddPlan(i.Plan, plans[0].Value[1:]); err != nil {
+		if i.Plan != "" {
+			if err := f.readPlan(ctx, v, i.Plan); err != nil {
 				return 0, err
 			}
 		}
 	}
 	f.after = at
 	return w.Offset, nil
+}
+
+// readPlan takes a plan from the store, if it is there.
+func (f *fold) readPlan(ctx context.Context, v projection.View, hash string) error {
+	plans, _, err := v.Scan(ctx, projection.KindPlan, []byte(hash), append([]byte(hash), 0), 1)
+	if err != nil || len(plans) == 0 || len(plans[0].Value) == 0 {
+		return err
+	}
+	return f.st.AddPlan(hash, plans[0].Value[1:])
 }
 
 // Events are the events of an instance's partition that name it, from the beginning of the
