@@ -131,6 +131,9 @@ func (s *server) start(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTime)
 	defer cancel()
+	if h := r.Header; len(h.Values(eventlog.TraceParent)) == 1 {
+		ctx = workflow.WithTrace(ctx, h.Get(eventlog.TraceParent), strings.Join(h.Values(eventlog.TraceState), ","))
+	}
 	id, started, err := s.eng.Start(ctx, in.Definition, in.ID, in.Parameters)
 	if err != nil {
 		fail(w, problemOf(err))

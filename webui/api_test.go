@@ -65,7 +65,7 @@ type transcript struct {
 var (
 	random = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|"[0-9A-Z]{26}"`)
 	where  = regexp.MustCompile(`,"pos":\{.*?\}\}(,\{"v":|\])`) // the position that an event carries, or not
-	turns  = regexp.MustCompile(`("(?:n|run|forwarded|offset|pos|msg|next|\d)": |after=)\d+`)
+	turns  = regexp.MustCompile(`("(?:n|run|prev|forwarded|offset|pos|msg|next|\d)": |after=)\d+`)
 )
 
 func (x *transcript) ask(method, target, body string, header ...string) *httptest.ResponseRecorder {
@@ -187,7 +187,7 @@ func TestAPI(t *testing.T) {
 			t.Errorf("retry: %d %s", w.Code, w.Body) // whether it has completed again by then is open
 		}
 		settle()
-		x.ask("POST", instances, `{"definition":"Pizza","id":"a/b?c","parameters":{"order_id":"9"}}`)
+		x.ask("POST", instances, `{"definition":"Pizza","id":"a/b?c","parameters":{"order_id":"9"}}`, "Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 		settle()
 		x.ask("POST", instances+"/a%2Fb%3Fc/stop", `{"reason":"the customer <called>"}`)
 		settle()

@@ -22,6 +22,7 @@ type instance struct {
 	FailedPath string          `json:"failedPath,omitempty"`
 	Error      string          `json:"error,omitempty"`
 	Reason     string          `json:"reason,omitempty"`
+	Trace      string          `json:"traceparent,omitempty"` // of its start
 }
 
 type task struct {
@@ -38,7 +39,7 @@ type task struct {
 func view(i workflow.Instance) instance {
 	v := instance{
 		ID: i.ID, Definition: i.Definition, Plan: i.Plan, Version: i.Version, Status: i.Status, Parameters: i.Parameters, Tasks: []task{},
-		Created: i.Created, Updated: i.Updated, Ended: i.Ended, FailedPath: i.FailedPath, Error: i.Error, Reason: i.Reason,
+		Created: i.Created, Updated: i.Updated, Ended: i.Ended, FailedPath: i.FailedPath, Error: i.Error, Reason: i.Reason, Trace: i.Trace,
 	}
 	for _, t := range i.Tasks {
 		v.Tasks = append(v.Tasks, task{t.Path, t.Kind, t.Status, t.Attempt, t.Since, t.Due, t.WaitsFor, t.Error})

@@ -42,7 +42,7 @@ func (e *Engine) Start(ctx context.Context, definition, id string, params json.R
 	}
 	a, err := e.call(ctx, &eventlog.Request{
 		Type: eventlog.StartInstance, ID: id, Definition: definition, Plan: c.code.Plan.Hash(),
-		Params: encoded, Keys: keys, HasKeys: true,
+		Params: encoded, Keys: keys, HasKeys: true, Trace: e.traceOf(ctx),
 	})
 	if err != nil {
 		return id, false, fmt.Errorf("start %s: %w", definition, err)

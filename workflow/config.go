@@ -54,6 +54,10 @@ type Config struct {
 	// processor at most. It tells Observer.Verified and the log. 0 = off.
 	VerifyInterval time.Duration
 
+	// Propagator carries the trace context of a start to the handlers of its instance, for a
+	// tracing library: see package telemetry/otel. nil: only WithTrace and TraceFrom do.
+	Propagator Propagator
+
 	// Observer is told what the engine does, for metrics; see package telemetry/prom.
 	Observer Observer
 }

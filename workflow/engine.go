@@ -29,6 +29,7 @@ type Engine struct {
 	registered map[string]bool      // hashes of plans
 	newest     map[string]*template // of the registered ones, by name
 	updates    string               // Config.UpdatesTopic
+	propagator Propagator           // may be nil
 	relays     map[engine.TopicKey]relay
 	stop       context.CancelFunc // ends Run; nil: it does not run
 	ended      chan struct{}      // closed when Run has returned
@@ -69,7 +70,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
 		log: c.OpenedLog, store: c.OpenedStore, logger: c.Logger,
 		registered: map[string]bool{}, newest: map[string]*template{}, relays: map[engine.TopicKey]relay{},
-		updates: c.UpdatesTopic,
+		updates: c.UpdatesTopic, propagator: c.Propagator,
 	}
 	if e.logger == nil {
 		e.logger = slog.Default()
@@ -229,7 +230,7 @@ func (e *Engine) conflicts(name string, c *compiled, fresh map[engine.TopicKey]r
 // over, and Run returns nil. Any other return is an error that the engine can't get over.
 // It runs once.
 func (e *Engine) Run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(withPropagator(ctx, e.propagator))
 	defer stop()
 	e.mu.Lock()
 	switch {

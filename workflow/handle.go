@@ -48,7 +48,7 @@ func (d *Definition[P]) Start(ctx context.Context, e *Engine, id string, p P) (*
 	}
 	a, err := e.call(ctx, &eventlog.Request{
 		Type: eventlog.StartInstance, ID: id, Definition: d.name, Plan: c.code.Plan.Hash(),
-		Params: params, Keys: keys, HasKeys: true,
+		Params: params, Keys: keys, HasKeys: true, Trace: e.traceOf(ctx),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", d.name, err)

@@ -45,6 +45,7 @@ type Instance struct {
 	FailedPath string    // of the task that made it fail
 	Error      string    // of that task, or why it is in quarantine
 	Reason     string    // why it was stopped
+	Trace      string    // traceparent of its start, as W3C has it; "" = none
 }
 
 // TaskStatus is what is known of a task of an instance.
@@ -151,6 +152,9 @@ func (e *Engine) view(i *machine.Instance) Instance {
 		ID: i.ID, Definition: i.Definition, Plan: i.Plan, Status: Status(i.StatusName()), Parameters: i.Params,
 		Created: at(i.Created), Updated: at(i.Updated), Ended: at(i.Ended),
 		FailedPath: i.FailedPath, Error: i.Error, Reason: i.Reason,
+	}
+	if i.Trace != nil {
+		v.Trace = i.Trace.Parent
 	}
 	if i.Quarantined != "" {
 		v.Error = i.Quarantined

@@ -58,7 +58,7 @@ func StartOn[P, M any](d *Definition[P], topic string, f func(context.Context, *
 			if err != nil {
 				return nil, fmt.Errorf("start %s: %w", name, err)
 			}
-			id, p, err := f(withMessage(ctx, m), v)
+			id, p, err := f(withMessage(withTrace(ctx, eventlog.TraceOf(m.Headers)), m), v)
 			switch {
 			case err != nil:
 				return nil, fmt.Errorf("start %s: %w", name, err)
@@ -95,7 +95,7 @@ func StopOn[P, M any](d *Definition[P], topic string, f func(context.Context, *M
 			if err != nil {
 				return nil, fmt.Errorf("stop %s: %w", name, err)
 			}
-			id, err := f(withMessage(ctx, m), v)
+			id, err := f(withMessage(withTrace(ctx, eventlog.TraceOf(m.Headers)), m), v)
 			switch {
 			case err != nil:
 				return nil, fmt.Errorf("stop %s: %w", name, err)

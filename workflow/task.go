@@ -24,6 +24,7 @@ func withTask(ctx context.Context, a engine.Attempt) context.Context {
 	if a.Message != nil {
 		ctx = withMessage(ctx, a.Message)
 	}
+	ctx = withTrace(ctx, a.Trace)
 	return context.WithValue(ctx, taskKey{}, Task{
 		Definition: a.Definition, Instance: a.Instance, Path: a.Path, Attempt: a.Attempt, Item: a.Item, IdempotencyKey: a.IdempotencyKey,
 	})

@@ -57,6 +57,7 @@ type Attempt struct {
 	Item           int               // in a ForEach, from 0; else -1
 	Collect        bool              // a ForEach whose items have ended
 	Items          []json.RawMessage // their parameters then
+	Trace          *eventlog.Trace   // that the instance's start came with; nil = none
 }
 
 // Outcome is what a handler that returned no error did.

@@ -99,7 +99,8 @@ type job struct {
 	items      []machine.Items // of a ForEach whose items have ended; to compute keys: all
 	collect    bool            // the items of a ForEach have ended
 	message    *eventlog.Message
-	due        int64 // when the attempt times out; 0 = never
+	due        int64           // when the attempt times out; 0 = never
+	trace      *eventlog.Trace // of the instance's start
 }
 
 // told is a request for another partition's inbox.

@@ -143,7 +143,7 @@ func (o *owner) reconcile(i *machine.Instance) {
 
 // jobOf is the user code that a work of an instance wants.
 func jobOf(i *machine.Instance, k jobKey) job {
-	j := job{key: k, definition: i.Definition, plan: i.Plan, scope: i.Scope(k.work.Path)}
+	j := job{key: k, definition: i.Definition, plan: i.Plan, scope: i.Scope(k.work.Path), trace: i.Trace}
 	if k.work.Path == "" {
 		j.params, j.base, j.items = i.Params, i.LastParams(), i.Items
 		return j

@@ -304,6 +304,9 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 		explain(ctx, &r, err)
 		return r
 	}
+	if out.Record != nil {
+		out.Record.Headers = j.trace.AppendHeaders(out.Record.Headers)
+	}
 	r.OK, r.Params, r.More, r.Record, r.Choice, r.Choices, r.Items = true, out.Patch, out.More, out.Record, out.Choice, out.Choices, out.Items
 	if code.Keys != nil {
 		keys, err := code.Keys.computed(j, out)
@@ -321,7 +324,7 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 func (j *job) attempt() Attempt {
 	k := j.key
 	a := Attempt{Definition: j.definition, Instance: k.instance, Run: k.run, Path: k.work.Path, Act: k.work.Act, Attempt: k.work.Attempt,
-		IdempotencyKey: IdempotencyKey(k.instance, k.run, k.work.Path, k.work.Act), Params: j.params, Message: j.message, Item: -1, Collect: j.collect}
+		IdempotencyKey: IdempotencyKey(k.instance, k.run, k.work.Path, k.work.Act), Params: j.params, Message: j.message, Item: -1, Collect: j.collect, Trace: j.trace}
 	if j.scope != "" {
 		a.Item = machine.ItemIndex(j.scope)
 	}

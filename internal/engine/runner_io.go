@@ -354,5 +354,8 @@ func requestUnit(rec *eventlog.Record) unit {
 	if err := eventlog.DecodeRequest(rec.Value, &u.request); err != nil {
 		u.bad, u.reason = rec, "request can't be decoded: "+err.Error()
 	}
+	if r := &u.request; r.Type == eventlog.StartInstance && r.Trace == nil {
+		r.Trace = eventlog.TraceOf(rec.Headers)
+	}
 	return u
 }

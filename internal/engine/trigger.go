@@ -130,6 +130,9 @@ func (r *relay) trigger(rec *eventlog.Record) error {
 	q.Mark = &eventlog.Mark{Pos: rec.Offset}
 	kind, _, _ := strings.Cut(r.tk.Key, "/") // a record may start one instance and stop another
 	q.Request = kind + "/" + rec.Topic + "/" + strconv.Itoa(int(rec.Partition)) + "/" + strconv.FormatInt(rec.Offset, 10) + "/" + r.topicID
+	if q.Type == eventlog.StartInstance {
+		q.Trace = eventlog.TraceOf(rec.Headers)
+	}
 	if q.Type == eventlog.StopInstance {
 		q.Message = messageOf(rec, r.topicID) // for the dead letters, should there be nothing to stop
 	}

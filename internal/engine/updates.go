@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -19,7 +20,7 @@ const (
 	updatesPause = 10_000
 	// updatesTurn is the bytes of updates after which a turn takes no more.
 	updatesTurn = 8 << 20
-	// updateOverhead is what an update's headers and the record around it take.
+	// updateOverhead is what the record around an update takes, its headers' own bytes aside.
 	updateOverhead = 200
 )
 
@@ -46,8 +47,6 @@ func (e *Engine) openUpdates(ctx context.Context) error {
 	return nil
 }
 
-var updateHeaders = []eventlog.Header{{Key: "content-type", Value: []byte("application/json")}}
-
 // updates of a turn, and whether the log takes them.
 type updates struct {
 	records  []eventlog.Record
@@ -66,18 +65,27 @@ func (o *owner) makeUpdates() {
 	if o.updatesTopic == "" || o.now < u.pause {
 		return
 	}
+	// Applications may share the topic, and have instances of the same id.
+	headers := []eventlog.Header{
+		{Key: "content-type", Value: []byte("application/json")}, {Key: "dagger-app", Value: []byte(o.app)},
+	}
 	o.turn.Folded = func(e *eventlog.Event) {
 		i := o.st.Instances[e.ID]
 		if e.Seq == 0 || i == nil || i.Run == 0 {
 			return
 		}
 		key := eventlog.PartitionKey(i.ID)
-		value := update(i, o.st.Plans[i.Plan], o.maxMessage(o.updatesTopic)-len(key)-updateOverhead)
+		h := i.Trace.AppendHeaders(slices.Clip(headers))
+		limit := o.maxMessage(o.updatesTopic) - len(key) - updateOverhead
+		for k := range h {
+			limit -= len(h[k].Key) + len(h[k].Value)
+		}
+		value := update(i, o.st.Plans[i.Plan], limit)
 		if value == nil {
 			return // the topic takes next to nothing
 		}
 		u.bytes += len(value)
-		u.records = append(u.records, eventlog.Record{Topic: o.updatesTopic, Partition: -1, Key: []byte(key), Value: value, Headers: updateHeaders})
+		u.records = append(u.records, eventlog.Record{Topic: o.updatesTopic, Partition: -1, Key: []byte(key), Value: value, Headers: h})
 	}
 }
 

@@ -81,8 +81,8 @@ var rules = map[string]rule{
 		ours: []string{"workflow", "projection", "projection/memstore", "eventlog", "eventlog/embedlog"}, kit: true,
 	},
 	"webui":          {ours: []string{"workflow", "projection", "eventlog", "telemetry/prom"}},
-	"telemetry":      {ours: []string{"workflow"}, theirs: []string{"go.opentelemetry.io/otel/..."}},
-	"telemetry/prom": {ours: []string{"workflow", "telemetry", "eventlog"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
+	"telemetry/otel": {ours: []string{"workflow", "eventlog"}, theirs: []string{"go.opentelemetry.io/otel/propagation"}, tests: []string{"go.opentelemetry.io/otel/trace"}},
+	"telemetry/prom": {ours: []string{"workflow", "eventlog"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
 
 	"cmd/daggerctl": {
 		ours:   append([]string{"internal/engine", "internal/machine", "internal/drawing", "internal/audit"}, public...),
