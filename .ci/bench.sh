@@ -34,6 +34,7 @@ embedded -workflow listen -fan "$((instances / 5))"
 embedded -workflow timer -timers "$((instances / 5))"
 embedded -workflow parallel -instances "$((instances / 200))"
 embedded -workflow takeover -instances "$((instances / 5))"
+embedded -workflow asof -instances "$((instances / 2))"
 embedded -instances "$((instances / 5))" -waiting "$((instances / 5))"
 
 addr=${KAFKA_BROKERS:-}

@@ -43,7 +43,7 @@ func main() {
 type workload func(ctx context.Context, s *settings, stderr io.Writer) (report, error)
 
 var workloads = map[string]workload{
-	"execute": execute, "listen": listen, "timer": timer, "parallel": parallel, "takeover": takeOver, "idle": idle,
+	"execute": execute, "listen": listen, "timer": timer, "parallel": parallel, "takeover": takeOver, "idle": idle, "asof": asOf,
 }
 
 // report is what was measured: an object for -o json, or lines.
@@ -82,7 +82,7 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	f.IntVar(&s.instances, "instances", 0, "instances to start (0: 100,000; of parallel 1,000)")
 	f.IntVar(&s.tasks, "tasks", 0, "Execute tasks of an instance (0: 3; of parallel 100)")
 	f.IntVar(&s.clients, "clients", 512, "clients, each of which starts one instance, waits for it and goes on")
-	f.IntVar(&s.partitions, "partitions", 0, "partitions of the log (0: as they are, or the default; of takeover 1)")
+	f.IntVar(&s.partitions, "partitions", 0, "partitions of the log (0: as they are, or the default; of takeover and asof 1)")
 	f.IntVar(&s.payload, "payload", 0, "execute: bytes of the parameters beside their few fields; the log's own limit is measured too")
 	f.Float64Var(&s.rate, "rate", 0, "instances (of listen: messages) a second (0: as fast as it goes; of timer 500, of -duration 1,000)")
 	f.IntVar(&s.fan, "fan", 0, "listen: one message for so many waiting instances")
@@ -181,7 +181,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) (r report, err erro
 			s.store = "pebble:" + dir + "/store"
 		}
 	}
-	if s.partitions == 0 && s.workflow == "takeover" {
+	if s.partitions == 0 && (s.workflow == "takeover" || s.workflow == "asof") {
 		s.partitions = 1
 	}
 	if s.partitions > 0 {

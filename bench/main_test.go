@@ -64,6 +64,7 @@ func TestWorkloads(t *testing.T) {
 		{[]string{"-workflow", "timer", "-timers", "100", "-duration", "100ms"}, positive("fired_s", "completed_s", "timers")},
 		{[]string{"-workflow", "parallel", "-instances", "10", "-tasks", "20"}, positive("cpu_ratio", "tasks")},
 		{[]string{"-workflow", "takeover", "-instances", "100"}, positive("with_store_ms", "empty_store_ms", "events")},
+		{[]string{"-workflow", "asof", "-instances", "100"}, positive("events")},
 		{[]string{"-workflow", "idle", "-duration", "50ms"}, positive("duration_s", "go_mb")},
 		{[]string{"-waiting", "100", "-instances", "90"}, positive("before_per_second", "after_per_second", "waiting")},
 		{[]string{"-waiting", "100", "-instances", "90", "-waiting-for", "time"}, positive("before_per_second", "after_per_second")},
