@@ -189,33 +189,6 @@ func (s *finder) guess(ctx context.Context, p Point) int64 {
 	return offsets[s.partition] - 1
 }
 
-// before is an offset at or below that of event n and near it. upper is one that event m >= n
-// stands at or behind; every event takes one offset at least.
-func (s *finder) before(ctx context.Context, n uint64, m uint64, upper int64) (int64, error) {
-	const near = 2048 // events that are read in vain
-	low, high := s.start, s.end
-	if m >= n {
-		high = min(high, upper-int64(m-n)+1)
-	}
-	lowN := uint64(0) // number of the event before low
-	for high-low > near && n-lowN > near {
-		// Transactions leave holes; they are taken to lie evenly.
-		guess := low + int64(float64(high-low)*float64(n-lowN-near/2)/float64(max(m, n+1)-lowN))
-		guess = min(max(guess, low+1), high-1)
-		y, err := s.probe(ctx, guess)
-		if err != nil {
-			return 0, err
-		}
-		if y.n == 0 || y.n > n {
-			high = guess
-			m = max(n, min(m, y.n))
-			continue
-		}
-		low, lowN = y.offset, y.n-1
-	}
-	return low, nil
-}
-
 // ReadInstanceAt is ReadInstance as of a point. From the store's row of the instance it goes back
 // from event to event; without that row, and to a point before all that the row knows of, it reads
 // the partition up to the point.
@@ -316,10 +289,7 @@ func (f *fold) window(ctx context.Context, s *finder, store projection.Store, p 
 	if ok || run == 0 {
 		return s.start, 0, false, nil
 	}
-	if from, err = s.before(ctx, run, m, end); err != nil {
-		return 0, 0, false, err
-	}
-	first, err := s.event(ctx, from, run)
+	first, from, err := w.event(ctx, run)
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -361,21 +331,6 @@ func (f *fold) usePlan(ctx context.Context, store projection.Store) error {
 	}
 	defer v.Close()
 	return f.readPlan(ctx, v, i.Plan)
-}
-
-// event reads the event with a number at or behind an offset; nil when it is not there.
-func (s *finder) event(ctx context.Context, from int64, n uint64) (ev *eventlog.Event, err error) {
-	err = s.read(ctx, from, func(r *eventlog.Record) (bool, error) {
-		e, err := decodeEvent(r, s.partition)
-		if err != nil {
-			return false, err
-		}
-		if e.N == n {
-			ev = e
-		}
-		return e.N < n, nil
-	})
-	return ev, err
 }
 
 // about gives the events that can be about an instance, and those with a type of its own

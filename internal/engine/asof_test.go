@@ -86,9 +86,9 @@ func TestAsOf(t *testing.T) {
 					t.Fatalf("last of %+v: %+v, %v", point, x, err)
 				}
 			}
-			at, err := s.before(ctx, ev.N, uint64(len(events)), s.end)
-			if err != nil || at > offsets[k] {
-				t.Fatalf("before %d: %d, %v", ev.N, at, err)
+			w := walk{s: s, hint: found{n: uint64(len(events)), offset: s.end}}
+			if e, at, err := w.event(ctx, ev.N); err != nil || e == nil || at != offsets[k] {
+				t.Fatalf("event %d: %d, %v", ev.N, at, err)
 			}
 		}
 	}

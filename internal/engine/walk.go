@@ -19,16 +19,19 @@ type walk struct {
 	read  uint64 // events that were read for those that were wanted
 }
 
+// fewEvents are some tens of pages.
+const fewEvents = 100_000
+
 // backwards gives the events that changed an instance, oldest first, from the last on back to
 // the one by which its partition first knew of it. ok is false where an event does not say which
 // one came before it, and where looking for them would take longer than reading the events since
 // number since, one after the other.
 func (w *walk) backwards(ctx context.Context, id string, last, since uint64) (l []*eventlog.Event, ok bool, err error) {
 	for n := last; n > 0; {
-		if w.read > last-min(since, last)+4096 {
+		if w.read > last-min(since, last)+fewEvents {
 			return nil, false, nil
 		}
-		ev, err := w.event(ctx, n)
+		ev, _, err := w.event(ctx, n)
 		if err != nil {
 			return nil, false, err
 		}
@@ -62,8 +65,9 @@ func before(ev *eventlog.Event, id string) (prev uint64, begins, changes bool) {
 	return 0, false, false
 }
 
-// event reads the event with a number; nil when it is not there.
-func (w *walk) event(ctx context.Context, n uint64) (*eventlog.Event, error) {
+// event reads the event with a number, and says at which offset it stands; nil when it is not
+// there.
+func (w *walk) event(ctx context.Context, n uint64) (ev *eventlog.Event, offset int64, err error) {
 	low, high := found{offset: w.s.start - 1}, found{offset: w.s.end}
 	at, _ := slices.BinarySearchFunc(w.known, n, func(x found, n uint64) int { return cmp.Compare(x.n, n) })
 	if at > 0 {
@@ -76,21 +80,22 @@ func (w *walk) event(ctx context.Context, n uint64) (*eventlog.Event, error) {
 	from, until := low.offset+1, high.offset
 	for tries := 0; ; tries++ {
 		if k := n - w.first; n >= w.first && k < uint64(len(w.page)) {
-			ev, err := decodeEvent(&w.page[k], w.s.partition)
+			offset = w.page[k].Offset
+			ev, err = decodeEvent(&w.page[k], w.s.partition)
 			if err == nil && ev.N != n {
-				return nil, fmt.Errorf("offset %d of partition %d has event %d, not %d", w.page[k].Offset, w.s.partition, ev.N, n)
+				err = fmt.Errorf("offset %d of partition %d has event %d, not %d", offset, w.s.partition, ev.N, n)
 			}
-			return ev, err
+			return ev, offset, err
 		}
 		if from >= until {
-			return nil, nil
+			return nil, 0, nil
 		}
 		guess := from + (until-from)/2
 		if tries < 8 { // holes may lie so unevenly that halves are better
 			guess = min(max(w.guess(n, low, high), from), until-1)
 		}
 		if err := w.load(ctx, guess); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		switch {
 		case len(w.page) == 0:
