@@ -3,6 +3,7 @@ module github.com/godagger/dagger
 go 1.26.0
 
 require (
+	github.com/aerospike/aerospike-client-go/v7 v7.10.2
 	github.com/alicebob/miniredis/v2 v2.40.0
 	github.com/cockroachdb/pebble/v2 v2.1.7
 	github.com/compose-spec/compose-go/v2 v2.16.2

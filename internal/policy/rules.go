@@ -66,7 +66,7 @@ var rules = map[string]rule{
 
 	"backends/pebble":    {ours: []string{"projection"}, theirs: []string{pebble}},
 	"backends/redis":     {ours: []string{"projection"}, theirs: []string{"github.com/redis/go-redis/v9/...", "github.com/klauspost/compress/s2"}, tests: []string{"github.com/alicebob/miniredis/v2"}},
-	"backends/aerospike": {ours: []string{"projection"}, theirs: []string{"github.com/aerospike/aerospike-client-go/v7/..."}},
+	"backends/aerospike": {ours: []string{"projection"}, theirs: []string{"github.com/aerospike/aerospike-client-go/v7/...", "github.com/klauspost/compress/s2"}},
 	"backends/all":       {ours: drivers},
 
 	"scheduler":         {ours: []string{"projection", "eventlog"}},
