@@ -27,6 +27,15 @@ func AtEvents(n map[int32]uint64) Moment { return Moment{engine.AtEvents(n)} }
 // topic.
 func AtOffset(offset int64) Moment { return Moment{engine.AtOffset(offset)} }
 
+// ParseMoment reads a moment as people write it: a time (2026-11-24T10:00:00Z; without a zone it
+// is UTC, and the time of day may be left out), how long ago (90m), an event number of the
+// instance's partition (117), an offset of it (offset:4711), event numbers for partitions
+// (0:117,1:98), or now.
+func ParseMoment(text string) (Moment, error) {
+	p, err := engine.ParsePoint(text, time.Now())
+	return Moment{p}, err
+}
+
 // GetAt is the instance as it was at a moment, folded from the log; ErrNotFound when it did
 // not exist then.
 func (e *Engine) GetAt(ctx context.Context, id string, m Moment) (Instance, error) {

@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// layouts of times; those without a zone are UTC.
+var layouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"}
+
+// ParsePoint reads a point as people write it: a time, how long ago (90m), an event number,
+// offset:N, PARTITION:N pairs with commas between them, or now.
+func ParsePoint(text string, now time.Time) (Point, error) {
+	text = strings.TrimSpace(text)
+	if text == "now" {
+		return Point{}, nil
+	}
+	if n, err := strconv.ParseUint(text, 10, 64); err == nil {
+		return AtEvent(n), nil
+	}
+	if rest, ok := strings.CutPrefix(text, "offset:"); ok {
+		if n, err := strconv.ParseInt(rest, 10, 64); err == nil && n >= 0 {
+			return AtOffset(n), nil
+		}
+		return Point{}, fmt.Errorf("%q is no offset", rest)
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return AtTime(now.Add(-d.Abs())), nil
+	}
+	for _, layout := range layouts {
+		if t, err := time.ParseInLocation(layout, text, time.UTC); err == nil {
+			return AtTime(t), nil
+		}
+	}
+	if ns, ok := eventNumbers(text); ok {
+		return AtEvents(ns), nil
+	}
+	return Point{}, fmt.Errorf("%q is no moment", text)
+}
+
+// eventNumbers reads PARTITION:N pairs.
+func eventNumbers(text string) (map[int32]uint64, bool) {
+	ns := map[int32]uint64{}
+	for pair := range strings.SplitSeq(text, ",") {
+		left, right, ok := strings.Cut(pair, ":")
+		p, err := strconv.ParseInt(strings.TrimSpace(left), 10, 32)
+		n, err2 := strconv.ParseUint(strings.TrimSpace(right), 10, 64)
+		if !ok || err != nil || err2 != nil || p < 0 {
+			return nil, false
+		}
+		ns[int32(p)] = n
+	}
+	return ns, true
+}
