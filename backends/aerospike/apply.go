@@ -60,6 +60,10 @@ func (p *part) apply(ctx context.Context, b *projection.Batch) error {
 			continue
 		case err == nil:
 			err = p.settled(ctx, st)
+		case !errors.Is(err, projection.ErrFenced):
+			if lost := p.sameCluster(ctx, st.mark); lost != nil {
+				err = lost // a server that was restarted may stand anywhere
+			}
 		}
 		if !errors.Is(err, errMoved) {
 			return err

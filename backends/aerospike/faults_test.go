@@ -389,3 +389,38 @@ func TestRecordsVanish(t *testing.T) {
 		}
 	}
 }
+
+// TestIncarnationsAreNeverUsedTwice: a server that was restarted forgets that a partition was
+// dropped, and has the rows that were written after that all the same.
+func TestIncarnationsAreNeverUsedTwice(t *testing.T) {
+	f := newFake()
+	p := ownerOf(t, f, 1)
+	s := p.(*handle).p.s
+	for n := uint64(1); n <= 10; n++ {
+		if err := p.Apply(t.Context(), batch(n, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.mu.Lock()
+	before := f.records[liveKey(0)]
+	f.mu.Unlock()
+	for range 3 {
+		if err := s.Drop(t.Context(), 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.Acquire(t.Context(), 0, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := uint64(1); n <= 10; n++ {
+			if err := p.Apply(t.Context(), batch(n, 1)); err != nil {
+				t.Fatal(err)
+			}
+			check(t, p)
+		}
+		f.mu.Lock()
+		f.records[liveKey(0)] = before
+		f.restarted()
+		f.mu.Unlock()
+	}
+}
