@@ -26,7 +26,8 @@ type fake struct {
 	name     string // of the cluster
 	late     []change
 	starts   int
-	settle   map[string]string
+	settle   map[string]string // its settings
+	version  string
 	calls    int
 	closed   bool
 	faults   *faults
@@ -55,7 +56,7 @@ type faults struct {
 func (f *faults) hits(chance int) bool { return f != nil && f.rnd.IntN(1000) < chance }
 
 func newFake() *fake {
-	f := &fake{records: map[string]*fakeRecord{}, history: map[string][]*fakeRecord{}, maxSize: 1 << 20}
+	f := &fake{records: map[string]*fakeRecord{}, history: map[string][]*fakeRecord{}, maxSize: 1 << 20, version: "7.2.0.17"}
 	f.settle = map[string]string{"default-ttl": "0", "storage-engine.evict-used-pct": "0", "max-record-size": fmt.Sprint(f.maxSize)}
 	f.restarted()
 	return f
@@ -107,7 +108,7 @@ func (f *fake) unstableChance() int {
 }
 
 func (o *one) settings(context.Context) ([]settings, error) {
-	return []settings{{node: "fake", version: "7.2.0.17", values: o.settle}}, nil
+	return []settings{{node: "fake", version: o.version, values: o.settle}}, nil
 }
 
 func (o *one) read(ctx context.Context, reads []read) ([]*record, error) {
