@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/godagger/dagger/eventlog"
@@ -20,54 +19,20 @@ import (
 // api adds what programs and people use to look at instances and to change them.
 func (s *server) api(mux *http.ServeMux) {
 	const instances = "/api/v1/instances"
-	mux.HandleFunc("GET "+instances, s.list)
+	past := newPast(s)
+	mux.HandleFunc("GET "+instances, past.list)
+	mux.HandleFunc("GET /api/v1/counts", past.count)
 	mux.HandleFunc("POST "+instances, s.start)
-	mux.HandleFunc("GET "+instances+"/{id}", s.get)
-	mux.HandleFunc("GET "+instances+"/{id}/events", s.events)
+	mux.HandleFunc("GET "+instances+"/{id}", past.get)
+	mux.HandleFunc("GET "+instances+"/{id}/events", past.events)
+	mux.HandleFunc("GET "+instances+"/{id}/history", past.history)
+	mux.HandleFunc("GET "+instances+"/{id}/diff", past.diff)
 	mux.HandleFunc("POST "+instances+"/{id}/stop", s.act((*workflow.Engine).Stop, s.tell))
 	mux.HandleFunc("POST "+instances+"/{id}/retry", s.act((*workflow.Engine).Retry, s.tell))
 	mux.HandleFunc("DELETE "+instances+"/{id}", s.act((*workflow.Engine).Delete, func(_ context.Context, w http.ResponseWriter, _ string) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 }
-
-// page of a list.
-type page struct {
-	Instances []instance       `json:"instances"`
-	Cursor    string           `json:"cursor,omitempty"` // of the next page
-	AsOf      map[int32]uint64 `json:"asOf"`             // event number up to which each partition is told
-}
-
-func (s *server) list(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f := workflow.Filter{Definition: q.Get("definition"), Status: workflow.Status(q.Get("status")), IDPrefix: q.Get("prefix"), Cursor: q.Get("cursor")}
-	p := unknown(q, "definition", "status", "prefix", "cursor", "limit")
-	if q.Has("limit") && p == nil {
-		f.Limit, p = limit(q)
-	}
-	if q.Has("status") && !slices.Contains(statuses, f.Status) && p == nil {
-		x := bad(fmt.Sprintf("status is %q; there are %v", f.Status, statuses))
-		p = &x
-	}
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), callTime)
-	defer cancel()
-	found, err := s.eng.List(ctx, f)
-	if err != nil {
-		fail(w, problemOf(err))
-		return
-	}
-	answer := page{Instances: []instance{}, Cursor: found.Cursor, AsOf: found.AsOf}
-	for _, i := range found.Instances {
-		answer.Instances = append(answer.Instances, view(i))
-	}
-	send(w, http.StatusOK, answer)
-}
-
-var statuses = []workflow.Status{workflow.Executing, workflow.Completed, workflow.Failure, workflow.Stopped, workflow.Quarantined}
 
 // unknown refuses parameters of a query that would be ignored.
 func unknown(q url.Values, known ...string) *problem {
@@ -158,12 +123,6 @@ func badID(id string, optional bool) *problem {
 	return nil
 }
 
-func (s *server) get(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), callTime)
-	defer cancel()
-	s.tell(ctx, w, r.PathValue("id"))
-}
-
 // tell answers with the instance as it is now.
 func (s *server) tell(ctx context.Context, w http.ResponseWriter, id string) {
 	if p := badID(id, false); p != nil {
@@ -201,55 +160,4 @@ func (s *server) act(f func(*workflow.Engine, context.Context, string, string) e
 		}
 		tell(ctx, w, id)
 	}
-}
-
-// history is a page of an instance's events, each as it stands in the log.
-type history struct {
-	Events []json.RawMessage `json:"events"`
-	Next   uint64            `json:"next,omitempty"` // ?after= of the next page
-}
-
-func (s *server) events(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	id, most, after := r.PathValue("id"), 100, uint64(0)
-	p := badID(id, false)
-	if p == nil {
-		p = unknown(q, "after", "limit")
-	}
-	if q.Has("limit") && p == nil {
-		most, p = limit(q)
-	}
-	if q.Has("after") && p == nil {
-		var err error
-		if after, err = strconv.ParseUint(q.Get("after"), 10, 64); err != nil {
-			x := bad(fmt.Sprintf("after is %q; it must be the number of an event", q.Get("after")))
-			p = &x
-		}
-	}
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), callTime)
-	defer cancel()
-	answer, last := history{Events: []json.RawMessage{}}, uint64(0)
-	for e, err := range s.eng.Events(ctx, id) {
-		if err != nil {
-			fail(w, problemOf(err))
-			return
-		}
-		if e.N <= after {
-			continue
-		}
-		if len(answer.Events) == most {
-			answer.Next = last
-			break
-		}
-		answer.Events, last = append(answer.Events, eventlog.AppendEvent(nil, e)), e.N
-	}
-	if len(answer.Events) == 0 && after == 0 {
-		fail(w, problemOf(fmt.Errorf("%w: %s", workflow.ErrNotFound, id)))
-		return
-	}
-	send(w, http.StatusOK, answer)
 }

@@ -64,7 +64,8 @@ type transcript struct {
 // in how many turns something was done.
 var (
 	random = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|"[0-9A-Z]{26}"`)
-	where  = regexp.MustCompile(`,"pos":\{.*?\}\}(,\{"v":|\])`) // the position that an event carries, or not
+	where  = regexp.MustCompile(`,"pos":\{.*?\}\}(,\{"v":|\])`)                    // the position that an event carries, or not
+	hosts  = regexp.MustCompile(`("worker": |"at": )"(\d+:\d+[\d:,]*|[^"]*/\d+)"`) // and event numbers by partition
 	turns  = regexp.MustCompile(`("(?:n|run|prev|forwarded|offset|pos|msg|next|\d)": |after=)\d+`)
 )
 
@@ -114,7 +115,7 @@ func (x *transcript) get(target string) *httptest.ResponseRecorder {
 
 func (x *transcript) compare(name string) {
 	x.t.Helper()
-	file, got := filepath.Join("testdata", name), turns.ReplaceAllString(random.ReplaceAllString(x.out.String(), "<made up>"), "${1}0")
+	file, got := filepath.Join("testdata", name), hosts.ReplaceAllString(turns.ReplaceAllString(random.ReplaceAllString(x.out.String(), "<made up>"), "${1}0"), `${1}"…"`)
 	if *rewrite {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			x.t.Fatal(err)
@@ -177,7 +178,7 @@ func TestAPI(t *testing.T) {
 		x.ask("POST", instances+"/order-1/retry", "")
 		kit.Deliver("ready", ready{OrderID: "1"})
 		x.get(instances + "/order-1")
-		var first history
+		var first eventPage
 		if err := json.Unmarshal(x.get(instances+"/order-1/events?limit=3").Body.Bytes(), &first); err != nil {
 			t.Fatal(err)
 		}

@@ -38,6 +38,8 @@ var codes = []struct {
 	{workflow.ErrNotRegistered, http.StatusUnprocessableEntity, "not_registered"},
 	{workflow.ErrParameters, http.StatusUnprocessableEntity, "parameters"},
 	{workflow.ErrTooLarge, http.StatusRequestEntityTooLarge, "too_large"},
+	{workflow.ErrTrimmed, http.StatusGone, "trimmed"},
+	{workflow.ErrMoment, http.StatusBadRequest, "moment"},
 	{workflow.ErrCursor, http.StatusBadRequest, "cursor"},
 	{workflow.ErrBusy, http.StatusServiceUnavailable, "busy"},
 	{workflow.ErrClosed, http.StatusServiceUnavailable, "closed"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -12,6 +13,15 @@ import (
 
 // Moment is a moment in the history of an application. The zero Moment is now.
 type Moment struct{ point engine.Point }
+
+// IsNow says whether the moment is the zero Moment.
+func (m Moment) IsNow() bool { return m.point.IsNow() }
+
+// ErrMoment: the moment does not fit what is asked for.
+var ErrMoment = engine.ErrPoint
+
+// ErrTrimmed: the log has dropped events that are needed for it.
+var ErrTrimmed = engine.ErrTrimmed
 
 // AtTime is the state of all events that are not later than t.
 func AtTime(t time.Time) Moment { return Moment{engine.AtTime(t)} }
@@ -61,6 +71,9 @@ func (e *Engine) AsOf(ctx context.Context, m Moment) (*Fleet, error) {
 	}
 	return &Fleet{e, past}, nil
 }
+
+// AsOf says up to which event number each partition counts.
+func (f *Fleet) AsOf() map[int32]uint64 { return maps.Clone(f.past.AsOf()) }
 
 // List is Engine.List at the moment.
 func (f *Fleet) List(ctx context.Context, filter Filter) (Page, error) {

@@ -34,6 +34,9 @@ const (
 // ErrPoint: the point does not fit what is asked for.
 var ErrPoint = errors.New("engine: this point names one partition; give a time, or a number for each partition")
 
+// ErrTrimmed: the log has dropped its oldest events, which are needed for it.
+var ErrTrimmed = errors.New("engine: the log was trimmed")
+
 // AtTime is the state of all events that are not later than t.
 func AtTime(t time.Time) Point { return Point{by: pointTime, time: t.UnixMilli()} }
 
@@ -222,7 +225,7 @@ func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Stor
 // trimmed says why an event is missing: the log may have dropped its oldest ones.
 func (s *finder) trimmed(err error) error {
 	if errors.Is(err, machine.ErrGap) && s.start > 0 {
-		return fmt.Errorf("the log of partition %d begins at offset %d now, its older events were trimmed: %w", s.partition, s.start, err)
+		return fmt.Errorf("%w: partition %d begins at offset %d now: %w", ErrTrimmed, s.partition, s.start, err)
 	}
 	return err
 }
