@@ -57,13 +57,8 @@ func rebuild(ctx context.Context, e *env, a rebuildArgs) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close(), log.Close()) }()
 	o := engine.RebuildOptions{Parallel: a.parallel, Resume: a.resume}
-	for _, p := range a.partitions {
-		if p < 0 || p >= int(log.Partitions()) {
-			return failure(statusUsage, "--partition %d: the log has partitions 0 to %d", p, log.Partitions()-1)
-		}
-		if !slices.Contains(o.Partitions, int32(p)) {
-			o.Partitions = append(o.Partitions, int32(p))
-		}
+	if o.Partitions, err = partitionsOf(log, a.partitions); err != nil {
+		return err
 	}
 	if a.snapshots != "" {
 		if o.Snapshots, err = openBucket(ctx, a.snapshots); err != nil {
@@ -76,6 +71,19 @@ func rebuild(ctx context.Context, e *env, a rebuildArgs) (err error) {
 		return err
 	}
 	return e.printRebuilt(done)
+}
+
+// partitionsOf are those that --partition names; nil is all.
+func partitionsOf(log eventlog.Log, given []int) (l []int32, err error) {
+	for _, p := range given {
+		if p < 0 || p >= int(log.Partitions()) {
+			return nil, failure(statusUsage, "--partition %d: the log has partitions 0 to %d", p, log.Partitions()-1)
+		}
+		if !slices.Contains(l, int32(p)) {
+			l = append(l, int32(p))
+		}
+	}
+	return l, nil
 }
 
 // rebuild rebuilds and shows how far it is.

@@ -18,9 +18,10 @@ import (
 const shownChanges = 20
 
 type verifyArgs struct {
-	audit   bool
-	topics  []string
-	settled bool
+	partitions []int
+	audit      bool
+	topics     []string
+	settled    bool
 }
 
 func verifyCommand(e *env) *cobra.Command {
@@ -35,6 +36,7 @@ func verifyCommand(e *env) *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return verify(c.Context(), e, a) },
 	}
 	f := c.Flags()
+	f.IntSliceVar(&a.partitions, "partition", nil, "compare only the partition `N`; may be repeated")
 	f.BoolVar(&a.audit, "audit", false, "check the log itself too")
 	f.StringSliceVar(&a.topics, "audit-topic", nil, "with --audit: compare the messages in the `TOPIC` of a Command task with the events; those of other applications are left out")
 	f.BoolVar(&a.settled, "settled", false, "with --audit: nothing is under way, so everything that was told must have been decided")
@@ -64,12 +66,16 @@ func verify(ctx context.Context, e *env, a verifyArgs) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(), log.Close()) }()
-	total, err := records(ctx, log, nil)
+	partitions, err := partitionsOf(log, a.partitions)
+	if err != nil {
+		return err
+	}
+	total, err := records(ctx, log, partitions)
 	if err != nil {
 		return err
 	}
 	p := e.newProgress("verify", total)
-	v, err := engine.Verify(ctx, log, store, func(partition int32, done, _ int64) { p.set(partition, done) })
+	v, err := engine.VerifyPartitions(ctx, log, store, partitions, func(partition int32, done, _ int64) { p.set(partition, done) })
 	p.end()
 	if err != nil {
 		return err
@@ -79,6 +85,9 @@ func verify(ctx context.Context, e *env, a verifyArgs) (err error) {
 		r.AsOf[strconv.Itoa(int(partition))] = n
 	}
 	if a.audit {
+		if total, err = records(ctx, log, nil); err != nil {
+			return err
+		}
 		p := e.newProgress("audit", total)
 		report, err := audit.Log(ctx, log, audit.Options{Topics: a.topics, Settled: a.settled, Progress: func(done, _ int64) { p.set(0, done) }})
 		p.end()

@@ -175,3 +175,20 @@ func trimEvents(ctx context.Context, log eventlog.Log, store projection.Store, v
 	}
 	return log.DeleteRecords(ctx, eventlog.EventsTopic(log.App()), partition, below)
 }
+
+// ListSnapshots are the snapshots of this log in a bucket, by partition, the newest of each first.
+// What can't be read as a manifest is left out and told in damaged.
+func ListSnapshots(ctx context.Context, log eventlog.Log, b snapshot.Bucket) (list []snapshot.Manifest, damaged []string, err error) {
+	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
+	if err != nil {
+		return nil, nil, fmt.Errorf("describe the events topic: %w", err)
+	}
+	for p := range log.Partitions() {
+		l, bad, err := snapshot.List(ctx, b, projection.Identity{App: log.App(), Partitions: log.Partitions()}, p, topic.ID)
+		if err != nil {
+			return nil, nil, err
+		}
+		list, damaged = append(list, l...), append(damaged, bad...)
+	}
+	return list, damaged, nil
+}

@@ -45,14 +45,30 @@ const firstDifferences = 10
 // that is missing or can't be read is an error that says where; so is projection.ErrMoves, of
 // a store that can't be read whole while an engine writes to it.
 func Verify(ctx context.Context, log eventlog.Log, store projection.Store, progress func(partition int32, done, total int64)) (Verified, error) {
+	return VerifyPartitions(ctx, log, store, nil, progress)
+}
+
+// VerifyPartitions is Verify of some partitions; nil = all.
+func VerifyPartitions(ctx context.Context, log eventlog.Log, store projection.Store, partitions []int32, progress func(partition int32, done, total int64)) (Verified, error) {
 	v := Verified{AsOf: map[int32]uint64{}}
-	for p := range log.Partitions() {
+	if partitions == nil {
+		partitions = allPartitions(log)
+	}
+	for _, p := range partitions {
 		if err := v.partition(ctx, log, store, p, progress); err != nil {
 			return v, fmt.Errorf("verify partition %d: %w", p, err)
 		}
 		v.Partitions++
 	}
 	return v, nil
+}
+
+func allPartitions(log eventlog.Log) []int32 {
+	l := make([]int32, log.Partitions())
+	for p := range l {
+		l[p] = int32(p)
+	}
+	return l
 }
 
 func (v *Verified) differ(partition int32, what string, changes ...Change) {
