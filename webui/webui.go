@@ -4,6 +4,7 @@
 //	/livez /readyz /metrics        health and metrics
 //	/api/v1/instances...           start, look at, list, stop and retry instances
 //	/tasks/... /service/ready      the paths of the seed, in its shapes
+//	/peers/v1/...                  for other workers, see workflow.Config.Address
 //
 // A GET changes nothing. Errors are application/problem+json. There is no authentication:
 // whoever can reach the handler can do what it offers, see Options.ReadOnly. Listen keeps to
@@ -51,6 +52,7 @@ func New(eng *workflow.Engine, o Options) http.Handler {
 	}
 	s.seed(mux)
 	s.api(mux)
+	mux.Handle("GET /peers/v1/", eng.Peers())
 	if o.Checkpoints != "" {
 		mux.HandleFunc("POST /api/v1/store/checkpoint", s.checkpoint)
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -31,9 +33,15 @@ type Config struct {
 	OpenedLog   eventlog.Log
 	OpenedStore projection.Store
 
-	Logger  *slog.Logger // nil: slog.Default()
-	Worker  string       // name of this process in the log; "" = host and process id
-	Address string       // where this process can be asked; "" = nowhere
+	Logger *slog.Logger // nil: slog.Default()
+	Worker string       // name of this process in the log; "" = host and process id
+	// Address is the URL where other processes can ask this one, http://host:port and perhaps a
+	// path: the root of webui, or of Engine.Peers; "" = nowhere. It stands in the log. With a
+	// store that each process has for itself, as Pebble, lists need it.
+	Address string
+	// PeerClient asks other processes at their addresses, with certificates or a token for
+	// example; nil: a plain one that goes through no proxy. It must not follow redirects.
+	PeerClient *http.Client
 
 	Slots           int           // handlers that run at once; 0 = 256
 	TriggerInterval time.Duration // between two looks for work that memory forgot; 0 = 60 s
@@ -74,6 +82,9 @@ func (c *Config) validate() error {
 	if c.Store != "" && c.OpenedStore != nil {
 		mistake("Store and OpenedStore exclude each other")
 	}
+	if why := badAddress(c.Address); why != "" {
+		mistake("Address %s", why)
+	}
 	if why := badTopic(c.UpdatesTopic); c.UpdatesTopic != "" && why != "" {
 		mistake("UpdatesTopic %s", why)
 	}
@@ -91,6 +102,23 @@ func (c *Config) validate() error {
 	atLeast0("ShutdownTimeout", c.ShutdownTimeout < 0, c.ShutdownTimeout)
 	mistakes = append(mistakes, c.Snapshots.mistakes()...)
 	return errors.Join(mistakes...)
+}
+
+// badAddress says why nobody can ask at an address. A password in it would stand in the log.
+func badAddress(address string) string {
+	if address == "" {
+		return ""
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return "is no URL"
+	case u.User != nil:
+		return "has a user or a password, which everybody would read in the log; see PeerClient"
+	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "":
+		return fmt.Sprintf("is %q; it must be like http://host:port", address)
+	}
+	return ""
 }
 
 // urls are those to open, with the defaults.

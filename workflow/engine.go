@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -57,6 +58,7 @@ type runtime interface {
 	Partitions() []engine.PartitionStatus
 	Problems() []string
 	Slots() engine.Slots
+	Peers() http.Handler
 	Running() bool
 	Close() error
 }
@@ -105,7 +107,7 @@ func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (e
 		e.close = append(e.close, closing)
 	}
 	eng, err := engine.New(ctx, engine.Config{
-		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address,
+		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address, PeerClient: c.PeerClient,
 		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
 		ProjectInterval: c.ProjectInterval, CacheBytes: c.CacheBytes, ShutdownTimeout: c.ShutdownTimeout,
 		Observer: c.Observer, UpdatesTopic: c.UpdatesTopic, Snapshots: snapshots, VerifyInterval: c.VerifyInterval,
@@ -269,6 +271,11 @@ func (e *Engine) Close() error {
 	}
 	return nil
 }
+
+// Peers answers other engines on the same log that ask for what is in the store of this one,
+// at paths that begin with /peers/v1/. webui has it mounted already; a program without webui
+// serves it at Config.Address. It only reads, and asks nobody itself.
+func (e *Engine) Peers() http.Handler { return e.run.Peers() }
 
 // Log is the engine's log: publish to topics that definitions listen to, and read those
 // that they send to.

@@ -41,7 +41,8 @@ var (
 )
 
 // ElsewhereError is returned by List, Count and Trees when the store of this process does not
-// have all partitions, because another worker has them in a store of its own: ask that one.
+// have all partitions, because another worker has them in a store of its own, and that can't
+// be asked: it has no Config.Address, or does not answer there.
 type ElsewhereError = engine.ElsewhereError
 
 // Causes with which a handler's context ends, see context.Cause.

@@ -90,17 +90,19 @@ func serve(ctx context.Context, o options, logger *slog.Logger, then func(ctx co
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	listener, err := webui.Listen(o.http)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // Serve has done so, if it came to that
 	metrics := prom.New()
-	eng, err := workflow.Open(ctx, workflow.Config{OpenedLog: log, Store: o.store, UpdatesTopic: o.updates, Logger: logger, Observer: metrics.Observer()})
+	eng, err := workflow.Open(ctx, workflow.Config{OpenedLog: log, Store: o.store, Address: webui.URL(listener), UpdatesTopic: o.updates,
+		Logger: logger, Observer: metrics.Observer()})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
 	if err := eng.Register(orderWorkflow(o.interval, logger), simpleLibrary, composed()); err != nil {
-		return err
-	}
-	listener, err := webui.Listen(o.http)
-	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -212,7 +212,7 @@ func (e *Engine) answerBefore(ctx context.Context, partition int32, r *eventlog.
 }
 
 // Get returns the instance as its owner has it, or as the log has it when the owner is
-// another process. ErrNotFound when the id never ran.
+// another process that does not answer. ErrNotFound when the id never ran.
 func (e *Engine) Get(ctx context.Context, id string) (*machine.Instance, error) {
 	return e.see(ctx, id, false)
 }
@@ -236,6 +236,9 @@ func (e *Engine) see(ctx context.Context, id string, wait bool) (*machine.Instan
 		return nil, err
 	case wait:
 		return e.waitRemote(ctx, partition, id)
+	}
+	if i, answered, err := e.getElsewhere(ctx, partition, id); answered {
+		return i, err
 	}
 	f := newFold(e.log.Partitions(), id)
 	if err := f.catchUp(ctx, e.log, e.store, e.eventsID, 0); err != nil {

@@ -13,52 +13,69 @@ import (
 )
 
 // ElsewhereError says that what was asked for is in the store of another process, which owns
-// the partition.
+// the partition, and which could not be asked.
 type ElsewhereError struct {
 	Partition int32
 	Worker    string // that owns it
 	Address   string // where it can be asked; "" = it did not say
+	Err       error  // why it did not answer; nil = it was not asked
 }
 
 func (e *ElsewhereError) Error() string {
-	if e.Address == "" {
-		return fmt.Sprintf("engine: partition %d is in the store of worker %s", e.Partition, e.Worker)
+	s := fmt.Sprintf("engine: partition %d is in the store of worker %s", e.Partition, e.Worker)
+	if e.Address != "" {
+		s += " at " + e.Address
 	}
-	return fmt.Sprintf("engine: partition %d is in the store of worker %s at %s", e.Partition, e.Worker, e.Address)
+	if e.Err != nil {
+		s += ", which can't be asked: " + e.Err.Error()
+	}
+	return s
 }
+
+func (e *ElsewhereError) Unwrap() error { return e.Err }
 
 // perProcess are the schemes of stores that only one process sees.
 var perProcess = []string{"pebble:", "mem:"}
 
-// here refuses with an *ElsewhereError when the store of this process lacks partitions,
-// because others own them and have stores of their own. A list without them would look whole.
-func (e *Engine) here(ctx context.Context) error {
-	own := false
+// ownStore says whether other processes don't see this one's store.
+func (e *Engine) ownStore() bool {
 	for _, scheme := range perProcess {
-		own = own || strings.HasPrefix(e.store.URL(), scheme)
+		if strings.HasPrefix(e.store.URL(), scheme) {
+			return true
+		}
 	}
-	if !own {
-		return nil
+	return false
+}
+
+// divide says which of the partitions are in the store of this process, and who owns the
+// others and has them in a store of its own. A list without those would look whole.
+func (e *Engine) divide(ctx context.Context, partitions []int32) (here []int32, others map[int32]lastOwner, err error) {
+	if !e.ownStore() {
+		return partitions, nil, nil
 	}
-	for p := range e.log.Partitions() {
+	others = map[int32]lastOwner{}
+	for _, p := range partitions {
 		if e.runner(p) != nil {
+			here = append(here, p)
 			continue
 		}
 		last, err := e.owners.last(ctx, e, p)
 		if err != nil {
-			return fmt.Errorf("look for the owner of partition %d: %w", p, err)
+			return nil, nil, fmt.Errorf("look for the owner of partition %d: %w", p, err)
 		}
 		w, err := watermark(ctx, e.store, p)
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return nil, nil, context.Cause(ctx)
 		case errors.Is(err, projection.ErrInUse), err == nil && w.Epoch < last.epoch:
-			return &ElsewhereError{p, last.worker, last.address}
+			others[p] = last
 		case err != nil:
-			return fmt.Errorf("read watermark of partition %d: %w", p, err)
+			return nil, nil, fmt.Errorf("read watermark of partition %d: %w", p, err)
+		default:
+			here = append(here, p)
 		}
 	}
-	return nil
+	return here, others, nil
 }
 
 // owners remembers who owned which partition last.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,10 +13,13 @@ import (
 	"github.com/godagger/dagger/projection"
 )
 
+// deadAddress is where nobody listens.
+const deadAddress = "http://127.0.0.1:1/"
+
 // worker runs an engine with a name and address until it is ended.
 func worker(t *testing.T, name string, log eventlog.Log, store projection.Store, code *Code) (e *Engine, end func()) {
 	t.Helper()
-	e, err := New(t.Context(), Config{Log: log, Store: store, Worker: name, Address: "http://" + name, Logger: slog.New(slog.DiscardHandler)})
+	e, err := New(t.Context(), Config{Log: log, Store: store, Worker: name, Address: deadAddress + name, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +42,8 @@ func worker(t *testing.T, name string, log eventlog.Log, store projection.Store,
 	return e, end
 }
 
-// TestListElsewhere: workers with stores of their own do not list what they do not have;
-// those that share one do.
+// TestListElsewhere: workers with stores of their own do not list what they do not have and
+// can't ask for; those that share one do.
 func TestListElsewhere(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		log := memLog(t)
@@ -93,7 +97,7 @@ func TestListElsewhere(t *testing.T) {
 		for range 2 { // the second time what was found before is remembered
 			_, err := a.List(ctx, Filter{})
 			e, ok := errors.AsType[*ElsewhereError](err)
-			if !ok || e.Worker != "b" || e.Address != "http://b" {
+			if !ok || e.Worker != "b" || e.Address != deadAddress+"b" || !strings.Contains(err.Error(), "connection refused") {
 				t.Fatalf("List of a says %v", err)
 			}
 		}

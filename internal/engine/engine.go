@@ -20,6 +20,7 @@ package engine
 
 import (
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -33,7 +34,9 @@ type Config struct {
 	Store   projection.Store
 	Logger  *slog.Logger // nil: slog.Default()
 	Worker  string       // name of this worker in PartitionOwned; "" = host and process id
-	Address string       // where this worker can be asked; may be ""
+	Address string       // URL where this worker can be asked, see Peers; may be ""
+
+	PeerClient *http.Client // asks other workers; nil: a plain one
 
 	Slots           int           // handlers at once; 0 = 256
 	TriggerInterval time.Duration // rescan of the due index; 0 = 60 s

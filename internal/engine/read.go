@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,22 +24,38 @@ import (
 var ErrCursor = errors.New("engine: the cursor belongs to another filter")
 
 // List returns a page of instances, oldest first, as the store has them. Page.AsOf says up
-// to which event of each partition that is; between pages the store goes on. An
-// *ElsewhereError when this process's store does not have all partitions.
-func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
-	if err := e.here(ctx); err != nil {
+// to which event of each partition that is; between pages the store goes on. What is in the
+// stores of other workers they are asked for; an *ElsewhereError when one does not answer.
+func (e *Engine) List(ctx context.Context, f Filter) (page Page, err error) {
+	if _, err := f.after(); err != nil {
 		return Page{}, err
 	}
-	return readList(ctx, e.store, e.partitions(), f)
+	var all entries
+	err = gather(ctx, e, asked[entries]{
+		read: func(ctx context.Context, partitions []int32) (entries, error) {
+			return readEntries(ctx, e.store, partitions, f)
+		},
+		path: listPath, query: f.query(), add: all.add,
+	})
+	if err != nil {
+		return Page{}, err
+	}
+	return all.page(f), nil
 }
 
 // Count counts the instances that a filter chooses, by "definition/status", as of event
-// numbers by partition. Limit and Cursor of the filter do not matter.
+// numbers by partition. Limit and Cursor of the filter do not matter. Workers and errors are
+// as in List.
 func (e *Engine) Count(ctx context.Context, f Filter) (map[string]int64, map[int32]uint64, error) {
-	if err := e.here(ctx); err != nil {
-		return nil, nil, err
-	}
-	return readCount(ctx, e.store, e.partitions(), f)
+	var all counted
+	err := gather(ctx, e, asked[counted]{
+		read: func(ctx context.Context, partitions []int32) (c counted, err error) {
+			c.Counts, c.AsOf, err = readCount(ctx, e.store, partitions, f)
+			return c, err
+		},
+		path: countPath, query: f.query(), add: all.add,
+	})
+	return all.Counts, all.AsOf, err
 }
 
 func (e *Engine) partitions() []int32 {
@@ -53,7 +70,7 @@ func (e *Engine) partitions() []int32 {
 type position struct {
 	Created int64  `json:"c"`
 	ID      string `json:"i"`
-	Filter  uint64 `json:"f"` // hash of the filter that it belongs to
+	Filter  uint64 `json:"f,omitempty"` // hash of the filter that it belongs to
 }
 
 func (f *Filter) hash() uint64 {
@@ -92,51 +109,114 @@ func ReadList(ctx context.Context, store projection.Store, f Filter) (Page, erro
 	return readList(ctx, store, partitions, f)
 }
 
-func readList(ctx context.Context, store viewer, partitions []int32, f Filter) (page Page, err error) {
-	limit := f.Limit
-	switch {
-	case limit <= 0:
-		limit = 100
-	case limit > 1000:
-		limit = 1000
-	}
-	after, err := f.after()
+func readList(ctx context.Context, store viewer, partitions []int32, f Filter) (Page, error) {
+	all, err := readEntries(ctx, store, partitions, f)
 	if err != nil {
 		return Page{}, err
 	}
-	page.AsOf = map[int32]uint64{}
-	var found []listed
-	for _, p := range partitions {
-		l, at, err := listPartition(ctx, store, p, &f, after, limit+1)
-		if err != nil {
-			return Page{}, fmt.Errorf("list partition %d: %w", p, err)
-		}
-		page.AsOf[p] = at
-		found = append(found, l...)
+	return all.page(f), nil
+}
+
+// most is how many instances a page has.
+func (f *Filter) most() int {
+	switch {
+	case f.Limit <= 0:
+		return 100
+	case f.Limit > 1000:
+		return 1000
 	}
-	slices.SortFunc(found, func(a, b listed) int { return a.compare(b.position) })
-	if len(found) > limit {
-		found = found[:limit]
-		last := found[limit-1].position
+	return f.Limit
+}
+
+// entries are those of some partitions that may be on a page.
+type entries struct {
+	LogID string           `json:"log"` // events topic, so that a peer of another log is noticed
+	AsOf  map[int32]uint64 `json:"asOf"`
+	Found []listed         `json:"found"`
+}
+
+// readEntries finds the first instances of each partition behind the cursor, one more than
+// fits a page.
+func readEntries(ctx context.Context, store viewer, partitions []int32, f Filter) (x entries, err error) {
+	after, err := f.after()
+	if err != nil {
+		return entries{}, err
+	}
+	x.AsOf = map[int32]uint64{}
+	for _, p := range partitions {
+		l, at, err := listPartition(ctx, store, p, &f, after, f.most()+1)
+		if err != nil {
+			return entries{}, fmt.Errorf("list partition %d: %w", p, err)
+		}
+		x.AsOf[p] = at
+		x.Found = append(x.Found, l...)
+	}
+	x.cut(f.most() + 1)
+	return x, nil
+}
+
+// cut keeps the first entries, in order.
+func (x *entries) cut(most int) {
+	slices.SortFunc(x.Found, func(a, b listed) int { return a.compare(b.position) })
+	x.Found = x.Found[:min(len(x.Found), most)]
+}
+
+func (x entries) log() string { return x.LogID }
+
+func (x *entries) add(y entries) {
+	if x.AsOf == nil {
+		x.AsOf = map[int32]uint64{}
+	}
+	maps.Copy(x.AsOf, y.AsOf)
+	x.Found = append(x.Found, y.Found...)
+}
+
+// page is what there is of all partitions.
+func (x *entries) page(f Filter) (page Page) {
+	limit := f.most()
+	page.AsOf = x.AsOf
+	x.cut(limit + 1)
+	if len(x.Found) > limit {
+		x.Found = x.Found[:limit]
+		last := x.Found[limit-1].position
 		last.Filter = f.hash()
 		page.Cursor = last.cursor()
 	}
-	for _, x := range found {
-		if x.instance != nil { // else it has changed since it was found
-			page.Instances = append(page.Instances, x.instance)
+	for _, l := range x.Found {
+		if l.Instance != nil { // else it has changed since it was found
+			page.Instances = append(page.Instances, l.Instance)
 		}
 	}
-	return page, nil
+	return page
 }
 
 // listed is an entry of a list.
 type listed struct {
 	position
-	instance *machine.Instance
+	Instance *machine.Instance `json:"instance"`
 }
 
 func (p position) compare(o position) int {
 	return cmp.Or(cmp.Compare(p.Created, o.Created), strings.Compare(p.ID, o.ID))
+}
+
+// counted are the counts of some partitions.
+type counted struct {
+	LogID  string           `json:"log"`
+	AsOf   map[int32]uint64 `json:"asOf"`
+	Counts map[string]int64 `json:"counts"`
+}
+
+func (x counted) log() string { return x.LogID }
+
+func (x *counted) add(y counted) {
+	if x.AsOf == nil {
+		x.AsOf, x.Counts = map[int32]uint64{}, map[string]int64{}
+	}
+	maps.Copy(x.AsOf, y.AsOf)
+	for name, n := range y.Counts {
+		x.Counts[name] += n
+	}
 }
 
 // listPartition finds the first instances of a partition behind a position.
@@ -186,7 +266,7 @@ func listPartition(ctx context.Context, store viewer, p int32, f *Filter, after 
 			return nil, 0, err
 		}
 		if f.matches(i) {
-			l[k].instance = i
+			l[k].Instance = i
 		}
 	}
 	return l, w.N, nil

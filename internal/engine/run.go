@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -28,7 +29,8 @@ type Engine struct {
 	maxMessage func(topic string) int
 	problems   problems
 	owners     owners
-	failed     chan error // the log's end, for Run
+	peers      *http.Client // asks other workers
+	failed     chan error   // the log's end, for Run
 
 	mu       sync.Mutex
 	runners  map[int32]*runner
@@ -91,6 +93,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e.pool = newPool(cfg.Slots, e.logger, e.registry.code, e.deliver)
 	e.pool.handler = cfg.Observer.Handler
+	if e.peers = cfg.PeerClient; e.peers == nil {
+		e.peers = newPeerClient()
+	}
 	return e, nil
 }
 
@@ -420,5 +425,8 @@ func (e *Engine) Close() error {
 	e.state = isClosed
 	e.mu.Unlock()
 	e.followers.close()
+	if e.cfg.PeerClient == nil {
+		e.peers.CloseIdleConnections()
+	}
 	return nil
 }
