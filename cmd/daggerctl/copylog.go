@@ -29,7 +29,7 @@ func copyLogCommand(e *env) *cobra.Command {
 			"No engine may run on the source, and the application must be new in the target, with the same count of partitions: else it is refused. " +
 			"Messages that Command tasks have sent stay where they are, unless --topic names their topic.\n\n" +
 			"A store belongs to its log: give the engine that goes on with the copy an empty one, which it fills from the events. " +
-			"Interrupted, it leaves a target that must be thrown away.",
+			"Interrupted, it leaves a target that must be thrown away; no engine starts on it.",
 		Example: "  daggerctl copy-log --from file:dagger-data/log --to 'kafka://localhost:9092/orders?partitions=16'\n" +
 			"  daggerctl copy-log --from kafka://localhost:9092/orders --to file:restored/log --topic order_status_topic",
 		RunE: func(c *cobra.Command, _ []string) error { return copyLog(c.Context(), e, a) },
@@ -71,7 +71,7 @@ func copyLog(ctx context.Context, e *env, a copyLogArgs) (err error) {
 	done, err := engine.CopyLog(ctx, from, to, engine.CopyOptions{Topics: a.topics, Progress: func(n, _ int64) { bar.set(0, n) }})
 	bar.end()
 	switch {
-	case errors.Is(err, engine.ErrNotEmpty), errors.Is(err, engine.ErrNotQuiet), errors.Is(err, eventlog.ErrPartitions):
+	case errors.Is(err, engine.ErrNotEmpty), errors.Is(err, engine.ErrNotQuiet), errors.Is(err, engine.ErrUnfinished), errors.Is(err, eventlog.ErrPartitions):
 		return &statusError{statusRefused, err}
 	case err != nil:
 		return err

@@ -101,7 +101,7 @@ func export(ctx context.Context, e *env, a exportArgs) (err error) {
 	o.Progress = func(p int32, n, _ int64) { bar.set(p, n) }
 	done, err := engine.Export(ctx, log, w, o)
 	bar.end()
-	if errors.Is(err, engine.ErrNotQuiet) {
+	if errors.Is(err, engine.ErrNotQuiet) || errors.Is(err, engine.ErrUnfinished) {
 		return &statusError{statusRefused, fmt.Errorf("export: %w", err)}
 	}
 	if err != nil {

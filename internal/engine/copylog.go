@@ -45,18 +45,23 @@ type CopiedLog struct {
 // definitions, dead letters, and messages that no relay has read. A last event of each
 // partition says where the new requests begin. The source must be at rest: no engine runs on
 // it (ErrNotQuiet). The target's application must be new (ErrNotEmpty). Interrupted, it leaves
-// a target that must be thrown away.
+// a target on which no engine starts (ErrUnfinished), and that must be thrown away.
 func CopyLog(ctx context.Context, from, to eventlog.Log, o CopyOptions) (CopiedLog, error) {
 	c := &copier{from: from, to: to, o: o, done: CopiedLog{Partitions: from.Partitions(), Messages: map[string]int64{}}, topics: map[string]*copiedTopic{}}
 	if err := c.check(ctx); err != nil {
 		return c.done, err
 	}
-	for _, step := range []func(context.Context) error{c.definitions, c.messages, c.record, c.events, c.requests, c.deadLetters, c.unmoved, c.positions} {
-		if err := step(ctx); err != nil {
-			return c.done, err
-		}
+	if err := c.definitions(ctx); err != nil {
+		return c.done, err
 	}
-	return c.done, nil
+	return c.done, fillFrom(ctx, to, from.URL(), func() error {
+		for _, step := range []func(context.Context) error{c.messages, c.record, c.events, c.requests, c.deadLetters, c.unmoved, c.positions} {
+			if err := step(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // copier copies a log.
@@ -198,12 +203,14 @@ func all(ctx context.Context, log eventlog.Log, t eventlog.Topic, partition int3
 	return nil
 }
 
-// definitions reads the registry; the first record of a key counts.
+// definitions reads the registry; the first record of a key counts. ErrUnfinished: the log
+// itself was filled only in part.
 func (c *copier) definitions(ctx context.Context) error {
 	t := c.before[eventlog.DefinitionsTopic(c.from.App())]
-	return all(ctx, c.from, t, 0, t.Partitions[0].Start, eventlog.ReadCommitted, func(records []eventlog.Record, _ int64) error {
+	var filling filling
+	if err := all(ctx, c.from, t, 0, t.Partitions[0].Start, eventlog.ReadCommitted, func(records []eventlog.Record, _ int64) error {
 		for _, r := range records {
-			if len(r.Value) == 0 || slices.Contains(c.defKeys, string(r.Key)) {
+			if filling.take(&r) || len(r.Value) == 0 || slices.Contains(c.defKeys, string(r.Key)) {
 				continue
 			}
 			d := &definition{}
@@ -213,7 +220,10 @@ func (c *copier) definitions(ctx context.Context) error {
 			c.defs, c.defKeys = append(c.defs, d), append(c.defKeys, string(r.Key))
 		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	return filling.whole(c.from)
 }
 
 // messages copies what relays have not read, or whole topics.

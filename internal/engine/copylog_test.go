@@ -182,10 +182,15 @@ func TestCopyLogRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := CopyLog(ctx, log, same, CopyOptions{}); err != nil {
+	copied, err := embedlog.OpenMemory(embedlog.Options{Partitions: log.Partitions()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(ctx, Config{Log: same, Store: store, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, ErrForeignStore) {
+	defer copied.Close()
+	if _, err := CopyLog(ctx, log, copied, CopyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(ctx, Config{Log: copied, Store: store, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, ErrForeignStore) {
 		t.Errorf("the old log's store: %v", err)
 	}
 }

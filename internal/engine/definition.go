@@ -39,7 +39,7 @@ func ReadDefinition(ctx context.Context, log eventlog.Log, name string) (*machin
 		}
 		for _, r := range records {
 			d := definition{}
-			if len(r.Value) == 0 || json.Unmarshal(r.Value, &d) != nil {
+			if len(r.Value) == 0 || json.Unmarshal(r.Value, &d) != nil || len(d.Plan) == 0 {
 				continue
 			}
 			names = append(names, string(r.Key))

@@ -44,7 +44,8 @@ type Imported struct {
 // numbers, runs and activations are new; so handlers that ran, or waited for their next
 // attempt, start again under new idempotency keys. Messages that waited for somebody go on
 // waiting. It holds everything in memory. ErrNotEmpty: the application has events already;
-// what was appended before an error must be thrown away.
+// what was appended before an error must be thrown away, and no engine starts on it
+// (ErrUnfinished).
 func Import(ctx context.Context, log eventlog.Log, r io.Reader, o ImportOptions) (Imported, error) {
 	if err := empty(ctx, log); err != nil {
 		return Imported{}, err
@@ -57,10 +58,7 @@ func Import(ctx context.Context, log eventlog.Log, r io.Reader, o ImportOptions)
 		return Imported{}, err
 	}
 	m := &importer{log: log, source: x, now: max(o.Now, x.last), done: Imported{Read: x.events, Partitions: log.Partitions()}}
-	if err := m.run(ctx); err != nil {
-		return m.done, err
-	}
-	return m.done, nil
+	return m.done, fillFrom(ctx, log, "an export of "+x.head.App, func() error { return m.run(ctx) })
 }
 
 // importSource is an application as an export has it, folded.

@@ -30,7 +30,8 @@ type registry struct {
 	latest   map[string]*machine.Plan  // by name, of recorded ones
 	composed map[string]*Code          // put together from codes; nil: that can't be done
 	next     int64                     // in the definitions topic
-	changed  chan struct{}             // closed at the next change
+	filling  filling
+	changed  chan struct{} // closed at the next change
 }
 
 // version is a definition as people name it.
@@ -292,7 +293,7 @@ func (r *registry) take(records []eventlog.Record) {
 	for k := range records {
 		rec := &records[k]
 		key := string(rec.Key)
-		if len(rec.Value) == 0 || r.recorded[key] != nil {
+		if r.filling.take(rec) || len(rec.Value) == 0 || r.recorded[key] != nil {
 			continue
 		}
 		d := &definition{}

@@ -50,7 +50,8 @@ const (
 )
 
 // New makes an engine. It reads the log's topics and the store's watermarks, and changes
-// nothing. ErrForeignStore: the store has folded another log.
+// nothing. ErrForeignStore: the store has folded another log. ErrUnfinished: the log was filled
+// only in part.
 func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Log == nil || cfg.Store == nil {
 		return nil, errors.New("engine: a log and a store are needed")
@@ -89,6 +90,12 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e.followers = newFollowers(e.log, e.eventsID)
 	if e.registry, err = newRegistry(e); err != nil {
+		return nil, err
+	}
+	if err := e.registry.refresh(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.registry.filling.whole(e.log); err != nil {
 		return nil, err
 	}
 	e.pool = newPool(cfg.Slots, e.logger, e.registry.code, e.deliver)
