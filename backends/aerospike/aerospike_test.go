@@ -41,7 +41,7 @@ func place(tb testing.TB, f *fake) *storetest.Place {
 			return s, nil
 		},
 		Crash: func(s projection.Store) {
-			close(s.(*Store).server.(*one).cut)
+			close(s.(*Store).server.(*connection).cut)
 			s.Close()
 		},
 		Damage: func(partition int32) {

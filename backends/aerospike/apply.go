@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/godagger/dagger/projection"
 )
@@ -114,10 +115,12 @@ func (p *part) applyTo(ctx context.Context, st *state, b *projection.Batch) erro
 	}
 	at, next := p.space(st), st.mark.retoken()
 	next.at = b.New
-	after := &state{mark: next, directory: st.directory}
+	after := &state{mark: next, directory: st.directory, kept: st.kept}
+	var unkept []blob
 	changes := plan.blobs
-	next.redo = blob{}
 	if len(plan.redo.pages)+len(plan.redo.rows) > 0 {
+		after.kept, unkept = st.keep()
+		plan.redo.kept = after.kept
 		content, pieces := p.s.newBlob(at, plan.redo.encode())
 		next.redo, after.pending = content, plan.redo
 		changes = append(changes, pieces...)
@@ -135,7 +138,7 @@ func (p *part) applyTo(ctx context.Context, st *state, b *projection.Batch) erro
 	}
 	p.now.Store(after)
 	p.writer.commit(plan, next.token)
-	p.discard(at, st.mark, next, plan.dropped)
+	p.discard(at, st.mark, next, unkept, plan.dropped)
 	return p.settled(ctx, after)
 }
 
@@ -208,11 +211,26 @@ func (p *part) drop(at space, c *change, r result) {
 	}
 }
 
+// keep divides the redos up to the state's own into those that are kept, and those that are not.
+func (st *state) keep() (kept, not []blob) {
+	all := slices.Clone(st.kept)
+	if st.mark.redo.id != 0 {
+		all = append(all, st.mark.redo)
+	}
+	bytes := 0
+	for i := len(all) - 1; i >= 0; i-- {
+		if bytes += all[i].size; len(all)-i > keptRedos || bytes > keptBytes {
+			return all[i+1:], all[:i+1]
+		}
+	}
+	return all, nil
+}
+
 // discard has removed what a new mark doesn't name any more.
-func (p *part) discard(at space, old, now *mark, pages []int64) {
+func (p *part) discard(at space, old, now *mark, redos []blob, pages []int64) {
 	w := &p.writer
-	if old.redo.id != 0 {
-		w.garbage = append(w.garbage, p.s.dropBlob(at, old.redo)...)
+	for _, b := range redos {
+		w.garbage = append(w.garbage, p.s.dropBlob(at, b)...)
 	}
 	if old.directory.id != 0 && old.directory != now.directory {
 		w.garbage = append(w.garbage, p.s.dropBlob(at, old.directory)...)

@@ -69,15 +69,15 @@ func (f *fake) restarted() {
 
 var errFake = errors.New("fake: no reply")
 
-// one is a connection to the fake. A store has its own, so that one can be cut.
-type one struct {
+// connection is one to the fake. A store has its own, so that one can be cut.
+type connection struct {
 	*fake
 	cut chan struct{}
 }
 
-func (f *fake) connect() *one { return &one{f, make(chan struct{})} }
+func (f *fake) connect() *connection { return &connection{f, make(chan struct{})} }
 
-func (o *one) gone() bool {
+func (o *connection) gone() bool {
 	select {
 	case <-o.cut:
 		return true
@@ -86,9 +86,9 @@ func (o *one) gone() bool {
 	}
 }
 
-func (o *one) close() error { return nil }
+func (o *connection) close() error { return nil }
 
-func (o *one) cluster(ctx context.Context) (string, error) {
+func (o *connection) cluster(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
@@ -107,11 +107,11 @@ func (f *fake) unstableChance() int {
 	return f.faults.unstable
 }
 
-func (o *one) settings(context.Context) ([]settings, error) {
+func (o *connection) settings(context.Context) ([]settings, error) {
 	return []settings{{node: "fake", version: o.version, values: o.settle}}, nil
 }
 
-func (o *one) read(ctx context.Context, reads []read) ([]*record, error) {
+func (o *connection) read(ctx context.Context, reads []read) ([]*record, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (x *fakeRecord) read(r *read) *record {
 	return out
 }
 
-func (o *one) change(ctx context.Context, changes []change) ([]result, error) {
+func (o *connection) change(ctx context.Context, changes []change) ([]result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (f *fake) order(n int) []int {
 }
 
 // reply makes a change, or not, and says so, or not.
-func (o *one) reply(c *change, why error) (result, error) {
+func (o *connection) reply(c *change, why error) (result, error) {
 	lost := result{code: codeNoResponse}
 	if o.gone() {
 		return lost, errFake
@@ -330,7 +330,7 @@ func copyOf(c *change) *change {
 	return &d
 }
 
-func (o *one) sweep(_ context.Context, partition int32, below, except int64) error {
+func (o *connection) sweep(_ context.Context, partition int32, below, except int64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.gone() {

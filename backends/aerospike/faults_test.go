@@ -164,7 +164,7 @@ func (o *owners) run(steps int) {
 		case turn < 5: // one that was thought gone wakes up
 			o.step(o.all[o.rnd.IntN(len(o.all))])
 		case turn < 6:
-			close(now.store.server.(*one).cut)
+			close(now.store.server.(*connection).cut)
 			now.store.Close()
 			o.all = o.all[:0]
 			now = o.take()

@@ -142,7 +142,7 @@ func (p *part) scan(ctx context.Context, st *state, kind projection.Kind, within
 	for n := 1; len(pages) > 0 && len(rows) < limit; n = min(4*n, pagesPerCall) {
 		now := pages[:min(n, len(pages))]
 		pages = pages[len(now):]
-		lists, err := p.entries(ctx, st, now, within)
+		lists, err := p.entries(ctx, st, now, within, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -189,47 +189,6 @@ func (p *part) rowsOf(ctx context.Context, st *state, kind projection.Kind, entr
 		rows[i] = projection.Row{Kind: kind, Key: []byte(e.key), Value: values[i]}
 	}
 	return rows, nil
-}
-
-// Dump implements projection.View. It reads the partition into memory before it calls f.
-func (h *handle) Dump(ctx context.Context, f func(projection.Row) error) error {
-	_, err := h.DumpAt(ctx, f)
-	return err
-}
-
-// DumpAt implements projection.Dumper. ErrMoves: batches come faster than it reads.
-func (h *handle) DumpAt(ctx context.Context, f func(projection.Row) error) (at projection.Watermark, err error) {
-	err = h.begin(ctx)
-	var rows []projection.Row
-	if err == nil {
-		var st *state
-		st, err = h.p.view(ctx, func(st *state) error {
-			rows = rows[:0]
-			for _, kind := range st.directory.sorted() {
-				more, err := h.p.scan(ctx, st, kind, span{}, int(^uint(0)>>1))
-				if err != nil {
-					return err
-				}
-				rows = append(rows, more...)
-			}
-			return nil
-		})
-		if err == nil {
-			at = watermarkOf(st)
-		}
-	}
-	if err != nil {
-		return at, h.fail("dump", err)
-	}
-	for _, r := range rows {
-		if err := ctx.Err(); err != nil {
-			return at, h.fail("dump", err)
-		}
-		if err := f(r); err != nil {
-			return at, err
-		}
-	}
-	return at, nil
 }
 
 // Flush implements projection.Partition: what was applied is in the server, which a crash of

@@ -29,6 +29,7 @@ type state struct {
 	mark      *mark      // nil: it never was
 	directory *directory //
 	pending   *redo      // laid over what is read; nil: all pages and rows have it
+	kept      []blob     // redos before the mark's that are still there
 }
 
 // space is where the pages and rows of the state are.
@@ -91,7 +92,7 @@ func (p *part) complete(ctx context.Context, m *mark) (*state, error) {
 	}
 	if m.redo.id != 0 {
 		if known != nil && known.mark.redo == m.redo {
-			st.pending = known.pending
+			st.pending, st.kept = known.pending, known.kept
 			return st, nil
 		}
 		raw, err := p.s.readBlobs(ctx, at, []blob{m.redo})
@@ -101,6 +102,7 @@ func (p *part) complete(ctx context.Context, m *mark) (*state, error) {
 		if st.pending, err = decodeRedo(raw[0]); err != nil {
 			return nil, err
 		}
+		st.kept = st.pending.kept
 	}
 	return st, nil
 }
@@ -174,8 +176,9 @@ func (p *part) lose(ctx context.Context, m *mark, why string) error {
 	return lost
 }
 
-// entries reads the entries of pages with keys of a span, as they are in a state.
-func (p *part) entries(ctx context.Context, st *state, pages []page, within span) ([][]entry, error) {
+// entries reads the entries of pages with keys of a span, as they are in a state. A page that
+// isn't there is noted in missing, or errMissing when that is nil.
+func (p *part) entries(ctx context.Context, st *state, pages []page, within span, missing map[int64]bool) ([][]entry, error) {
 	at := p.space(st)
 	lists := make([][]entry, len(pages))
 	var reads []read
@@ -193,10 +196,14 @@ func (p *part) entries(ctx context.Context, st *state, pages []page, within span
 		return nil, err
 	}
 	for j, r := range records {
-		if r == nil {
-			return nil, fmt.Errorf("%w: page %d", errMissing, pages[which[j]].id)
-		}
 		i := which[j]
+		if r == nil {
+			if missing == nil {
+				return nil, fmt.Errorf("%w: page %d", errMissing, pages[i].id)
+			}
+			missing[pages[i].id] = true
+			continue
+		}
 		if lists[i] = r.entries; st.change(pages[i].id) != nil {
 			lists[i] = st.change(pages[i].id).over(r.entries)
 		}

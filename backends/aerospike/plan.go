@@ -20,6 +20,10 @@ const (
 	entryCost = 8
 	// manyEmpty is how many empty pages are worth a directory without them.
 	manyEmpty = 16
+	// keptRedos and keptBytes are how many redos, and how much of them, stay for those who read the
+	// partition whole meanwhile; see part.dump.
+	keptRedos = 64
+	keptBytes = 32 << 20
 	// knownRows is how many record rows the writer remembers to be in the index.
 	knownRows = 16_000
 )
@@ -224,7 +228,7 @@ func (l *planner) arrange(ctx context.Context) error {
 			pages, which = append(pages, t.page), append(which, t)
 		}
 	}
-	contents, err := l.p.entries(ctx, l.st, pages, span{})
+	contents, err := l.p.entries(ctx, l.st, pages, span{}, nil)
 	if err != nil {
 		return err
 	}
@@ -339,6 +343,7 @@ func (l *planner) write(d *directory, t *touched) (divided bool) {
 }
 
 func (l *planner) change(c pageChange, t *touched, most int) {
+	c.kind = t.kind
 	l.plan.redo.pages = append(l.plan.redo.pages, c)
 	l.plan.pages[c.id] = pageInfo{kind: t.kind, most: most, blobs: t.blobs}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+
+	"github.com/godagger/dagger/projection"
 )
 
 // redo is what a batch changes, page by page and row by row. It is written before the mark
@@ -12,6 +14,7 @@ import (
 // has the number of the event with which it was written last, and refuses an older one.
 type redo struct {
 	n     int64
+	kept  []blob // the redos before it that are kept for a while, the newest last
 	pages []pageChange
 	rows  []rowChange
 
@@ -21,11 +24,12 @@ type redo struct {
 
 // pageChange is a change of one page, in the order of its fields.
 type pageChange struct {
-	id  int64
-	new bool
-	cut *string
-	del []string
-	add []entry
+	id   int64
+	kind projection.Kind
+	new  bool
+	cut  *string
+	del  []string
+	add  []entry
 }
 
 // rowChange is the new value of a record row as it is stored; that it was deleted is a value
@@ -56,6 +60,11 @@ const (
 
 func (r *redo) encode() []byte {
 	raw := binary.AppendUvarint([]byte{redoFormat}, uint64(r.n))
+	raw = binary.AppendUvarint(raw, uint64(len(r.kept)))
+	for _, b := range r.kept {
+		raw = binary.AppendUvarint(raw, uint64(b.id))
+		raw = binary.AppendUvarint(raw, uint64(b.size))
+	}
 	raw = binary.AppendUvarint(raw, uint64(len(r.pages)))
 	for i := range r.pages {
 		p := &r.pages[i]
@@ -67,7 +76,7 @@ func (r *redo) encode() []byte {
 		if p.cut != nil {
 			flags |= pageIsCut
 		}
-		if raw = append(raw, flags); p.cut != nil {
+		if raw = append(raw, byte(p.kind), flags); p.cut != nil {
 			raw = appendText(raw, *p.cut)
 		}
 		raw = binary.AppendUvarint(raw, uint64(len(p.del)))
@@ -93,7 +102,10 @@ func decodeRedo(raw []byte) (*redo, error) {
 	}
 	r := &redo{n: int64(b.number())}
 	for n := b.number(); n > 0 && !b.failed; n-- {
-		p := pageChange{id: int64(b.number())}
+		r.kept = append(r.kept, blob{int64(b.number()), int(b.number())})
+	}
+	for n := b.number(); n > 0 && !b.failed; n-- {
+		p := pageChange{id: int64(b.number()), kind: projection.Kind(b.byte())}
 		flags := b.byte()
 		p.new = flags&pageIsNew != 0
 		if flags&pageIsCut != 0 {
