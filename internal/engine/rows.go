@@ -39,6 +39,9 @@ type keptRow struct {
 }
 
 func encodeRow(v any) []byte {
+	if i, ok := v.(*machine.Instance); ok {
+		return i.AppendJSON(append(make([]byte, 0, 350+len(i.Params)+130*len(i.Tasks)), formatJSON))
+	}
 	data, err := json.Marshal(v)
 	if err != nil {
 		panic(fmt.Sprintf("engine: encode row %T: %v", v, err)) // our own types, checked raw JSON
