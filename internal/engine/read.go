@@ -143,8 +143,19 @@ func readEntries(ctx context.Context, store viewer, partitions []int32, f Filter
 		return entries{}, err
 	}
 	x.AsOf = map[int32]uint64{}
+	views := map[int32]projection.View{}
+	defer func() {
+		for _, v := range views {
+			v.Close()
+		}
+	}()
 	for _, p := range partitions {
-		l, at, err := listPartition(ctx, store, p, &f, after, f.most()+1)
+		v, err := store.View(ctx, p)
+		if err != nil {
+			return entries{}, fmt.Errorf("list partition %d: %w", p, err)
+		}
+		views[p] = v
+		l, at, err := listPartition(ctx, v, p, &f, after, f.most()+1)
 		if err != nil {
 			return entries{}, fmt.Errorf("list partition %d: %w", p, err)
 		}
@@ -152,7 +163,44 @@ func readEntries(ctx context.Context, store viewer, partitions []int32, f Filter
 		x.Found = append(x.Found, l...)
 	}
 	x.cut(f.most() + 1)
+	for p, v := range views {
+		if err := x.read(ctx, v, p, &f); err != nil {
+			return entries{}, fmt.Errorf("list partition %d: %w", p, err)
+		}
+	}
 	return x, nil
+}
+
+// read reads the instances of a partition that are on the page: most of what its partitions
+// have found is not.
+func (x *entries) read(ctx context.Context, v projection.View, p int32, f *Filter) error {
+	var keys [][]byte
+	var at []int
+	for k := range x.Found {
+		if x.Found[k].partition == p {
+			keys, at = append(keys, []byte(x.Found[k].ID)), append(at, k)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	values, _, err := v.Get(ctx, projection.KindInstance, keys)
+	if err != nil {
+		return err
+	}
+	for k, value := range values {
+		if value == nil {
+			continue
+		}
+		i := &machine.Instance{}
+		if err := decodeRow(value, i); err != nil {
+			return err
+		}
+		if f.matches(i) {
+			x.Found[at[k]].Instance = i
+		}
+	}
+	return nil
 }
 
 // cut keeps the first entries, in order.
@@ -183,7 +231,7 @@ func (x *entries) page(f Filter) (page Page) {
 		page.Cursor = last.cursor()
 	}
 	for _, l := range x.Found {
-		if l.Instance != nil { // else it has changed since it was found
+		if l.Instance != nil {
 			page.Instances = append(page.Instances, l.Instance)
 		}
 	}
@@ -193,7 +241,9 @@ func (x *entries) page(f Filter) (page Page) {
 // listed is an entry of a list.
 type listed struct {
 	position
-	Instance *machine.Instance `json:"instance"`
+	Instance *machine.Instance `json:"instance"` // nil: it has changed since it was found
+
+	partition int32 // of this process's store
 }
 
 func (p position) compare(o position) int {
@@ -220,12 +270,7 @@ func (x *counted) add(y counted) {
 }
 
 // listPartition finds the first instances of a partition behind a position.
-func listPartition(ctx context.Context, store viewer, p int32, f *Filter, after position, limit int) (l []listed, at uint64, err error) {
-	v, err := store.View(ctx, p)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer v.Close()
+func listPartition(ctx context.Context, v projection.View, p int32, f *Filter, after position, limit int) (l []listed, at uint64, err error) {
 	if err := waitFor(ctx, v, f.AtLeast[p]); err != nil {
 		return nil, 0, err
 	}
@@ -244,30 +289,8 @@ func listPartition(ctx context.Context, store viewer, p int32, f *Filter, after 
 		}
 		l = append(l, part...)
 	}
-	slices.SortFunc(l, func(a, b listed) int { return a.compare(b.position) })
-	l = l[:min(len(l), limit)]
-	keys := make([][]byte, len(l))
 	for k := range l {
-		keys[k] = []byte(l[k].ID)
-	}
-	if len(keys) == 0 {
-		return nil, w.N, nil
-	}
-	values, _, err := v.Get(ctx, projection.KindInstance, keys)
-	if err != nil {
-		return nil, 0, err
-	}
-	for k, value := range values {
-		if value == nil {
-			continue
-		}
-		i := &machine.Instance{}
-		if err := decodeRow(value, i); err != nil {
-			return nil, 0, err
-		}
-		if f.matches(i) {
-			l[k].Instance = i
-		}
+		l[k].partition = p
 	}
 	return l, w.N, nil
 }
