@@ -6,7 +6,9 @@ import "context"
 // in its place in one step. A store need not be one: a partition of it is then emptied first.
 type Stager interface {
 	// Stage opens what an earlier Stage of the partition has left, or nothing. One at a time:
-	// ErrInUse. Damage is no error: what is damaged begins empty.
+	// ErrInUse. Where several processes may open the store, the last one to stage a partition
+	// goes on, and what an earlier one still writes is ErrFenced. Damage is no error: what is
+	// damaged begins empty.
 	Stage(ctx context.Context, partition int32) (Staged, error)
 }
 

@@ -24,12 +24,14 @@ func (h *handle) apply(ctx context.Context, b projection.Batch) error {
 	if err := h.begin(ctx); err != nil {
 		return err
 	}
-	keys, args := h.s.encode(h.partition, b)
-	if len(keys)+len(args) > maxArguments {
-		return fmt.Errorf("%w: a batch of %d rows has %d arguments, Redis takes %d in a call",
-			projection.ErrTooLarge, len(b.Put)+len(b.Del)+len(b.Add), len(args), maxArguments)
-	}
-	reply, err := h.s.run(ctx, applyScript, keys, args...)
+	reply, _, err := h.call(ctx, applyScript, func(base string) ([]string, []any, error) {
+		keys, args := h.s.encode(base, b)
+		if len(keys)+len(args) > maxArguments {
+			return nil, nil, fmt.Errorf("%w: a batch of %d rows has %d arguments, Redis takes %d in a call",
+				projection.ErrTooLarge, len(b.Put)+len(b.Del)+len(b.Add), len(args), maxArguments)
+		}
+		return keys, args, nil
+	})
 	if err != nil {
 		return err
 	}
@@ -91,10 +93,10 @@ func (g *groups) row(r *projection.Row, buckets int) (x *group, set bool) {
 	return g.at(int(r.Kind), container{name, true}, container{name + "v", false}), true
 }
 
-// encode makes keys and arguments of the script's call.
-func (s *Store) encode(partition int32, b projection.Batch) (keys []string, args []any) {
-	g := groups{base: s.names.base(partition), places: map[int]*group{}}
-	g.keys = append(g.keys, g.base+"w")
+// encode makes keys and arguments of the script's call, with the room that call fills.
+func (s *Store) encode(base string, b projection.Batch) (keys []string, args []any) {
+	g := groups{base: base, places: map[int]*group{}}
+	g.keys = append(g.keys, "")
 	var e encoder
 	rows := 0
 	for i := range b.Put {
@@ -117,7 +119,7 @@ func (s *Store) encode(partition int32, b projection.Batch) (keys []string, args
 	if len(counts) > 0 {
 		counter = g.at(int(projection.KindCount), container{kindText(projection.KindCount), false})
 	}
-	args = make([]any, 0, 16+rows+9*len(g.order)+len(counts))
+	args = make([]any, 2, 18+rows+9*len(g.order)+len(counts))
 	args = append(args, strconv.FormatUint(b.Expected, 10), strconv.FormatUint(b.New.N, 10), epochText(b.New.Epoch),
 		b.New.Offset, strconv.FormatUint(b.New.Sum, 10), b.New.LogID, g.types)
 	operation := func(letter string, x *group, list []any) {

@@ -1,17 +1,21 @@
 -- Applies one batch, or nothing. KEYS: the watermark, then the containers of rows; behind each
 -- sorted set stands its hash of values.
--- ARGV: event expected, new event, epoch, offset, sum, log, types of the containers ('h' or 'z'
--- for each), then operations: letter, container (1 is the first), number of arguments, arguments.
--- Reply: 'applied'; or 'have' and the watermark; 'none'; 'lost', why; 'refused', the server's error
--- before anything was written.
-local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'offset', 'sum', 'log', 'lost')
+-- ARGV: generation, builder, event expected, new event, epoch, offset, sum, log, types of the
+-- containers ('h' or 'z' for each), then operations: letter, container (1 is the first), number of
+-- arguments, arguments.
+-- Reply: 'applied'; or 'have' and the watermark; 'none'; 'moved', generation; 'lost', why;
+-- 'refused', the server's error before anything was written.
+local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'offset', 'sum', 'log', 'lost', 'gen', 'by')
 if not have[1] then
   return {'none'}
+end
+if (have[7] or '') ~= ARGV[1] or (have[8] or '') ~= ARGV[2] then
+  return {'moved', have[7] or ''}
 end
 if have[6] then
   return {'lost', have[6]}
 end
-if have[1] ~= ARGV[3] or (have[2] or '0') ~= ARGV[1] then
+if have[1] ~= ARGV[5] or (have[2] or '0') ~= ARGV[3] then
   return {'have', have[1], have[2], have[3], have[4], have[5]}
 end
 
@@ -22,7 +26,7 @@ end
 
 -- Before the first write: every container has as many rows as were left in it. A server that
 -- has no memory left or may not write refuses the first write, and allows the others after it.
-local base, types = #KEYS[1], ARGV[7]
+local base, types = #KEYS[1] + #ARGV[1], ARGV[9]
 local was, now, fields = {}, {}, {}
 if #KEYS > 1 then
   for i = 2, #KEYS do
@@ -75,7 +79,7 @@ local function zadd(key, from, to, step)
   return sum
 end
 
-local i = 8
+local i = 10
 while i <= #ARGV do
   local op, c, n = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local key, from, to = KEYS[c + 1], i + 3, i + 2 + n
@@ -111,7 +115,7 @@ while i <= #ARGV do
   i = to + 1
 end
 
-local set, n = {'n', ARGV[2], 'offset', ARGV[4], 'sum', ARGV[5], 'log', ARGV[6]}, 8
+local set, n = {'n', ARGV[4], 'offset', ARGV[6], 'sum', ARGV[7], 'log', ARGV[8]}, 8
 for c = 1, #fields do
   if now[c] ~= was[c] then
     set[n + 1], set[n + 2] = fields[c], now[c]

@@ -1,9 +1,14 @@
 -- Reads rows by key. KEYS: the watermark, then containers: hashes, or one sorted set and its
--- hash of values. ARGV: 'h' or 'z', then for each hash a number of keys and the keys.
--- Reply: 'ok', epoch, n, and for each hash a list of values; 'none'; 'lost', why.
-local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'lost')
+-- hash of values. ARGV: generation, builder, 'h' or 'z', then for each hash a number of keys and
+-- the keys.
+-- Reply: 'ok', epoch, n, and for each hash a list of values; 'none'; 'moved', generation; 'lost',
+-- why.
+local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'lost', 'gen', 'by')
 if not have[1] then
   return {'none'}
+end
+if (have[4] or '') ~= ARGV[1] or (have[5] or '') ~= ARGV[2] then
+  return {'moved', have[4] or ''}
 end
 if have[3] then
   return {'lost', have[3]}
@@ -11,7 +16,7 @@ end
 
 -- That a row is not there is believed only where no other row is missing.
 local function whole(key, command)
-  local want = tonumber(redis.call('HGET', KEYS[1], '#' .. string.sub(key, #KEYS[1])) or 0)
+  local want = tonumber(redis.call('HGET', KEYS[1], '#' .. string.sub(key, #KEYS[1] + #ARGV[1])) or 0)
   local n = redis.pcall(command, key)
   if n == want then
     return nil
@@ -21,8 +26,8 @@ local function whole(key, command)
   return why
 end
 
-local reply, entries = {'ok', have[1], have[2]}, ARGV[1] == 'z'
-local i = 2
+local reply, entries = {'ok', have[1], have[2]}, ARGV[3] == 'z'
+local i = 4
 for k = entries and 3 or 2, #KEYS do
   local n = tonumber(ARGV[i])
   local values, missing = {}, false

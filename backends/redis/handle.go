@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"sync/atomic"
+
+	client "github.com/redis/go-redis/v9"
 
 	"github.com/godagger/dagger/projection"
 )
@@ -16,6 +19,8 @@ import (
 type handle struct {
 	s         *Store
 	partition int32
+	gen       *generation
+	by        string // who builds it beside the partition; "" = it is the partition
 	closed    atomic.Bool
 	// seen says that the partition was there. If it isn't later on, it was lost.
 	seen atomic.Bool
@@ -38,25 +43,102 @@ func (h *handle) fail(what string, err error) error {
 	return fmt.Errorf("%s partition %d: %w", what, h.partition, err)
 }
 
-// read runs a reading script. empty: the partition was never acquired.
-func (h *handle) read(ctx context.Context, run func() ([]any, error)) (reply []any, at uint64, empty bool, err error) {
-	if err := h.begin(ctx); err != nil {
-		return nil, 0, false, err
+// record is the name of the watermark.
+func (h *handle) record() string {
+	if h.by != "" {
+		return h.s.names.staged(h.partition)
 	}
-	if reply, err = run(); err != nil {
-		return nil, 0, false, err
+	return h.s.names.watermark(h.partition)
+}
+
+// generation is what the names of a partition's containers begin with.
+type generation struct{ name atomic.Pointer[string] }
+
+func (g *generation) get() string {
+	if p := g.name.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+func (g *generation) set(name string) { g.name.Store(&name) }
+
+// call runs a script of the partition, again when its generation is another one than was known,
+// and returns the generation too. encode makes keys and arguments: room for one key and two
+// arguments first, which are filled in here.
+func (h *handle) call(ctx context.Context, script *client.Script, encode func(base string) ([]string, []any, error)) (reply []any, gen string, err error) {
+	for range 20 {
+		gen = h.gen.get()
+		keys, args, err := encode(h.s.names.base(h.partition) + gen)
+		if err != nil {
+			return nil, gen, err
+		}
+		keys[0], args[0], args[1] = h.record(), gen, h.by
+		reply, err = h.s.run(ctx, script, keys, args...)
+		if err != nil || text(first(reply)) != "moved" {
+			return reply, gen, err
+		}
+		if h.by != "" {
+			return nil, gen, fmt.Errorf("%w: another process builds this partition", projection.ErrFenced)
+		}
+		h.gen.set(text(reply[1]))
+	}
+	return nil, gen, errors.New("redis: the partition is replaced again and again")
+}
+
+// answer is what a reading script told.
+type answer struct {
+	parts []any
+	at    uint64
+	gen   string
+	empty bool // the partition was never acquired
+}
+
+// read runs a reading script.
+func (h *handle) read(ctx context.Context, script *client.Script, encode func(base string) ([]string, []any, error)) (a answer, err error) {
+	if err := h.begin(ctx); err != nil {
+		return a, err
+	}
+	reply, gen, err := h.call(ctx, script, encode)
+	if err != nil {
+		return a, err
 	}
 	if text(first(reply)) == "none" && !h.seen.Load() {
-		return nil, 0, true, nil
+		return answer{empty: true}, nil
 	}
 	if err := refusal(reply, 0); err != nil {
-		return nil, 0, false, err
+		return a, err
 	}
 	h.seen.Store(true)
-	if at, err = event(text(reply[2])); err != nil {
-		return nil, 0, false, err
+	a.at, err = event(text(reply[2]))
+	a.parts, a.gen = reply[3:], gen
+	return a, err
+}
+
+// claim sets the epoch, looks whether all rows are there, and returns which generations are to
+// be removed.
+func (h *handle) claim(ctx context.Context, epoch uint64) (old string, err error) {
+	reply, _, err := h.call(ctx, acquireScript, func(base string) ([]string, []any, error) {
+		return containersOf(base, ""), []any{nil, nil, epochText(epoch), h.s.buckets, allTypes}, nil
+	})
+	if err == nil {
+		err = refusal(reply, epoch)
 	}
-	return reply[3:], at, false, nil
+	if err != nil {
+		return "", err
+	}
+	h.seen.Store(true)
+	return text(reply[1]), nil
+}
+
+func (h *handle) drop(ctx context.Context, epoch uint64) error {
+	reply, _, err := h.call(ctx, dropScript, func(base string) ([]string, []any, error) {
+		return containersOf(base, ""), []any{nil, nil, epochText(epoch), h.s.buckets}, nil
+	})
+	if err != nil {
+		return err
+	}
+	return refusal(reply, epoch)
 }
 
 // event reads an event number; none is 0.
@@ -86,7 +168,7 @@ func (h *handle) watermark(ctx context.Context) (w projection.Watermark, err err
 	}
 	var have []any
 	err = h.s.again(ctx, func() error {
-		have, err = h.s.client.HMGet(ctx, h.s.names.watermark(h.partition), "epoch", "n", "offset", "sum", "log", "lost").Result()
+		have, err = h.s.client.HMGet(ctx, h.record(), "epoch", "n", "offset", "sum", "log", "lost").Result()
 		return err
 	})
 	switch {
@@ -131,8 +213,7 @@ func (h *handle) Get(ctx context.Context, kind projection.Kind, keys [][]byte) (
 }
 
 func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) ([][]byte, uint64, error) {
-	base := h.s.names.base(h.partition)
-	names := []string{base + "w"}
+	names := []string{""} // of the containers, without what they begin with
 	mode := "h"
 	var groups [][]int // of each hash: which of keys are in it
 	switch layoutOf(kind) {
@@ -144,7 +225,7 @@ func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) (
 		}
 		for b, group := range buckets {
 			if group != nil {
-				names, groups = append(names, base+bucketNames[b]), append(groups, group)
+				names, groups = append(names, bucketNames[b]), append(groups, group)
 			}
 		}
 	default:
@@ -153,11 +234,11 @@ func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) (
 			all[i] = i
 		}
 		groups = append(groups, all)
-		if names = append(names, base+kindText(kind)); layoutOf(kind) == entries {
-			names, mode = append(names, base+kindText(kind)+"v"), "z"
+		if names = append(names, kindText(kind)); layoutOf(kind) == entries {
+			names, mode = append(names, kindText(kind)+"v"), "z"
 		}
 	}
-	args := make([]any, 0, 1+len(groups)+len(keys))
+	args := make([]any, 2, 3+len(groups)+len(keys))
 	args = append(args, mode)
 	for _, group := range groups {
 		args = append(args, len(group))
@@ -168,16 +249,22 @@ func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) (
 	if len(args) > maxArguments {
 		return nil, 0, fmt.Errorf("redis: %d keys in one call are too many", len(keys))
 	}
-	reply, at, empty, err := h.read(ctx, func() ([]any, error) { return h.s.run(ctx, getScript, names, args...) })
+	a, err := h.read(ctx, getScript, func(base string) ([]string, []any, error) {
+		full := make([]string, len(names))
+		for i, name := range names {
+			full[i] = base + name
+		}
+		return full, args, nil
+	})
 	if err != nil {
 		return nil, 0, err
 	}
 	values := make([][]byte, len(keys))
-	if empty {
+	if a.empty {
 		return values, 0, nil
 	}
 	for g, group := range groups {
-		list, _ := reply[g].([]any)
+		list, _ := a.parts[g].([]any)
 		if len(list) != len(group) {
 			return nil, 0, fmt.Errorf("redis: %d values for %d keys", len(list), len(group))
 		}
@@ -186,11 +273,11 @@ func (h *handle) get(ctx context.Context, kind projection.Kind, keys [][]byte) (
 				continue
 			}
 			if values[i], err = valueOf(kind, text(list[j])); err != nil {
-				return nil, 0, h.lose(ctx, at, fmt.Sprintf("row %#x %q: %v", byte(kind), keys[i], err))
+				return nil, 0, h.lose(ctx, a.gen, a.at, fmt.Sprintf("row %#x %q: %v", byte(kind), keys[i], err))
 			}
 		}
 	}
-	return values, at, nil
+	return values, a.at, nil
 }
 
 // valueOf is the value of a row as it is stored; an entry without value has "".
@@ -206,11 +293,10 @@ func valueOf(kind projection.Kind, stored string) ([]byte, error) {
 	return decode(stored)
 }
 
-// lose marks the partition as lost, unless it has moved on from event at.
-func (h *handle) lose(ctx context.Context, at uint64, why string) error {
+// lose marks the partition as lost, unless it has moved on from event at of a generation.
+func (h *handle) lose(ctx context.Context, gen string, at uint64, why string) error {
 	lost := fmt.Errorf("%w: %s", projection.ErrStateLost, why)
-	names := []string{h.s.names.watermark(h.partition)}
-	if _, err := h.s.run(ctx, loseScript, names, strconv.FormatUint(at, 10), why); err != nil {
+	if _, err := h.s.run(ctx, loseScript, []string{h.record()}, gen, h.by, strconv.FormatUint(at, 10), why); err != nil {
 		return fmt.Errorf("%w (and marking it failed: %v)", lost, err)
 	}
 	return lost
@@ -233,8 +319,6 @@ func (h *handle) Scan(ctx context.Context, kind projection.Kind, from, to []byte
 }
 
 func (h *handle) scan(ctx context.Context, kind projection.Kind, from, to []byte, limit int) ([]projection.Row, uint64, error) {
-	set := h.s.names.base(h.partition) + kindText(kind)
-	names := []string{h.s.names.watermark(h.partition), set, set + "v"}
 	least, most := "-", "+"
 	if len(from) > 0 {
 		least = "[" + string(from)
@@ -242,22 +326,25 @@ func (h *handle) scan(ctx context.Context, kind projection.Kind, from, to []byte
 	if to != nil {
 		most = "(" + string(to)
 	}
-	reply, at, empty, err := h.read(ctx, func() ([]any, error) { return h.s.run(ctx, scanScript, names, least, most, limit) })
-	if err != nil || empty {
+	a, err := h.read(ctx, scanScript, func(base string) ([]string, []any, error) {
+		set := base + kindText(kind)
+		return []string{"", set, set + "v"}, []any{nil, nil, least, most, limit}, nil
+	})
+	if err != nil || a.empty {
 		return nil, 0, err
 	}
-	keys, _ := reply[0].([]any)
-	values, _ := reply[1].([]any)
+	keys, _ := a.parts[0].([]any)
+	values, _ := a.parts[1].([]any)
 	rows := make([]projection.Row, len(keys))
 	for i, key := range keys {
 		rows[i] = projection.Row{Kind: kind, Key: []byte(text(key)), Value: []byte{}}
 		if i < len(values) && values[i] != nil {
 			if rows[i].Value, err = valueOf(kind, text(values[i])); err != nil {
-				return nil, 0, h.lose(ctx, at, fmt.Sprintf("row %#x %q: %v", byte(kind), rows[i].Key, err))
+				return nil, 0, h.lose(ctx, a.gen, a.at, fmt.Sprintf("row %#x %q: %v", byte(kind), rows[i].Key, err))
 			}
 		}
 	}
-	return rows, at, nil
+	return rows, a.at, nil
 }
 
 // scanAll scans rows that the server has in no order, by reading all of their kind: counters,

@@ -3,22 +3,25 @@ package redis
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 
 	"github.com/godagger/dagger/projection"
 )
 
 // Names of keys. <tag> is {application:partition}, so that a partition is in one slot of a
-// cluster; kinds and buckets are two hexadecimal digits. Every name is known without asking
-// the server: nothing here looks for keys.
+// cluster; kinds and buckets are two hexadecimal digits. <gen> is the partition's generation:
+// nothing at first, and g1:, g2: … once it was replaced by what was built beside it. Every name is
+// known without asking the server: nothing here looks for keys.
 //
-//	<prefix>:store           hash: whose store this is
-//	<prefix>:<tag>:w         hash: epoch, watermark, and under #<kind>… the number of rows of each
-//	                         key below: a missing key is noticed
-//	<prefix>:<tag>:10:<b>    hash: records of kind 10 of a bucket
-//	<prefix>:<tag>:<kind>    sorted set: keys of entries, all with score 0 and so in bytewise order
-//	<prefix>:<tag>:<kind>v   hash: values of those entries that have one
-//	<prefix>:<tag>:50        hash: counters
+//	<prefix>:store                hash: whose store this is
+//	<prefix>:<tag>:w              hash: epoch, generation, watermark, and under #<kind>… the number
+//	                              of rows of each key below: a missing key is noticed
+//	<prefix>:<tag>:s              hash: the same of what is built beside the partition
+//	<prefix>:<tag>:<gen>10:<b>    hash: records of kind 10 of a bucket
+//	<prefix>:<tag>:<gen><kind>    sorted set: keys of entries, all with score 0, so in bytewise order
+//	<prefix>:<tag>:<gen><kind>v   hash: values of those entries that have one
+//	<prefix>:<tag>:<gen>50        hash: counters
 type names struct {
 	prefix   string
 	identity string
@@ -48,6 +51,9 @@ func (n names) base(partition int32) string {
 }
 
 func (n names) watermark(partition int32) string { return n.base(partition) + "w" }
+
+// staged is the watermark of what is built beside a partition.
+func (n names) staged(partition int32) string { return n.base(partition) + "s" }
 
 // layout is how the rows of a kind are kept.
 type layout int
@@ -122,13 +128,12 @@ func (c container) letter() string {
 	return "h"
 }
 
-// all returns the names of all keys that a partition can have, the watermark's first, and the
-// types of the others.
-func (n names) all(partition int32) (keys []string, types string) {
-	base := n.base(partition)
-	keys = append(make([]string, 0, len(allContainers)+1), base+"w")
+// containersOf returns the names of all containers that a generation can have behind those
+// that are given; allTypes are their types.
+func containersOf(base string, keys ...string) []string {
+	keys = slices.Grow(keys, len(allContainers))
 	for _, c := range allContainers {
 		keys = append(keys, base+c.name)
 	}
-	return keys, allTypes
+	return keys
 }

@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,7 +82,13 @@ type Store struct {
 	client  client.UniversalClient
 	names   names
 	buckets int
+	gens    []generation // of the partitions, as they were met last
 	closed  atomic.Bool
+
+	mu     sync.Mutex
+	staged map[int32]bool   // partitions that are built here
+	sweeps map[int32]string // generations that are removed here, by partition; "": one is at work
+	ends   sync.WaitGroup   // of sweeps
 }
 
 // Open connects to the server, refuses one whose settings lose rows, and opens or creates the
@@ -99,7 +106,8 @@ func Open(ctx context.Context, o Options, id projection.Identity) (*Store, error
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{url: o.url(), id: id, client: o.connect(), names: newNames(o.Prefix, id.App)}
+	s := &Store{url: o.url(), id: id, client: o.connect(), names: newNames(o.Prefix, id.App),
+		gens: make([]generation, id.Partitions), staged: map[int32]bool{}, sweeps: map[int32]string{}}
 	if err := s.open(ctx, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -181,17 +189,18 @@ func (s *Store) acquire(ctx context.Context, partition int32, epoch uint64) (*ha
 	if _, err := s.identify(ctx, s.buckets); err != nil {
 		return nil, err
 	}
-	keys, types := s.names.all(partition)
-	reply, err := s.run(ctx, acquireScript, keys, epochText(epoch), s.buckets, types)
+	h := s.handle(partition)
+	old, err := h.claim(ctx, epoch)
 	if err != nil {
 		return nil, err
 	}
-	if err := refusal(reply, epoch); err != nil {
-		return nil, err
-	}
-	h := &handle{s: s, partition: partition}
-	h.seen.Store(true)
+	s.sweep(ctx, partition, old)
 	return h, nil
+}
+
+// handle makes one of the partition itself.
+func (s *Store) handle(partition int32) *handle {
+	return &handle{s: s, partition: partition, gen: &s.gens[partition]}
 }
 
 // View implements projection.Store.
@@ -199,28 +208,19 @@ func (s *Store) View(ctx context.Context, partition int32) (projection.View, err
 	if err := s.begin(ctx, partition); err != nil {
 		return nil, fmt.Errorf("view partition %d: %w", partition, err)
 	}
-	return &handle{s: s, partition: partition}, nil
+	return s.handle(partition), nil
 }
 
 // Drop implements projection.Store.
 func (s *Store) Drop(ctx context.Context, partition int32, epoch uint64) error {
 	err := s.begin(ctx, partition)
 	if err == nil {
-		err = s.drop(ctx, partition, epoch)
+		err = s.handle(partition).drop(ctx, epoch)
 	}
 	if err != nil {
 		return fmt.Errorf("drop partition %d: %w", partition, err)
 	}
 	return nil
-}
-
-func (s *Store) drop(ctx context.Context, partition int32, epoch uint64) error {
-	keys, _ := s.names.all(partition)
-	reply, err := s.run(ctx, dropScript, keys, epochText(epoch), s.buckets)
-	if err != nil {
-		return err
-	}
-	return refusal(reply, epoch)
 }
 
 // Partitions implements projection.Store.
@@ -253,10 +253,15 @@ func (s *Store) Partitions(ctx context.Context) ([]int32, error) {
 
 // Close implements projection.Store. Twice is fine.
 func (s *Store) Close() error {
-	if s.closed.Swap(true) {
+	s.mu.Lock()
+	closed := s.closed.Swap(true)
+	s.mu.Unlock()
+	if closed {
 		return nil
 	}
-	if err := s.client.Close(); err != nil {
+	err := s.client.Close()
+	s.ends.Wait() // what it was at ends with the client; the next Acquire goes on with it
+	if err != nil {
 		return fmt.Errorf("close %s: %w", s.url, err)
 	}
 	return nil

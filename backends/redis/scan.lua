@@ -1,9 +1,14 @@
 -- Reads entries in order. KEYS: the watermark, a sorted set, its hash of values.
--- ARGV: least, greatest, most.
--- Reply: 'ok', epoch, n, keys, values (none at all when no entry has one); 'none'; 'lost', why.
-local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'lost', '#' .. string.sub(KEYS[2], #KEYS[1]), '#' .. string.sub(KEYS[3], #KEYS[1]))
+-- ARGV: generation, builder, least, greatest, most.
+-- Reply: 'ok', epoch, n, keys, values (none at all when no entry has one); 'none'; 'moved',
+-- generation; 'lost', why.
+local base = #KEYS[1] + #ARGV[1]
+local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'lost', '#' .. string.sub(KEYS[2], base), '#' .. string.sub(KEYS[3], base), 'gen', 'by')
 if not have[1] then
   return {'none'}
+end
+if (have[6] or '') ~= ARGV[1] or (have[7] or '') ~= ARGV[2] then
+  return {'moved', have[6] or ''}
 end
 if have[3] then
   return {'lost', have[3]}
@@ -16,7 +21,7 @@ for k = 2, 3 do
     return {'lost', why}
   end
 end
-local keys, values = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3]), {}
+local keys, values = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[3], ARGV[4], 'LIMIT', 0, ARGV[5]), {}
 if tonumber(have[5] or 0) > 0 then
   for from = 1, #keys, 1000 do
     local part = redis.call('HMGET', KEYS[3], unpack(keys, from, math.min(from + 999, #keys)))

@@ -32,6 +32,15 @@ var dropSource string
 //go:embed lose.lua
 var loseSource string
 
+//go:embed stage.lua
+var stageSource string
+
+//go:embed replace.lua
+var replaceSource string
+
+//go:embed sweep.lua
+var sweepSource string
+
 //go:embed identity.lua
 var identitySource string
 
@@ -47,6 +56,9 @@ var (
 	acquireScript  = client.NewScript(acquireSource)
 	dropScript     = client.NewScript(dropSource)
 	loseScript     = client.NewScript(loseSource)
+	stageScript    = client.NewScript(stageSource)
+	replaceScript  = client.NewScript(replaceSource)
+	sweepScript    = client.NewScript(sweepSource)
 	identityScript = client.NewScript(identitySource)
 	probeScript    = client.NewScript(probeSource)
 )
@@ -116,6 +128,8 @@ func refusal(reply []any, epoch uint64) error {
 		return fmt.Errorf("%w: epoch %d, the partition has %d", projection.ErrFenced, epoch, have)
 	case "lost":
 		return fmt.Errorf("%w: %s", projection.ErrStateLost, text(reply[1]))
+	case "moved":
+		return fmt.Errorf("%w: another process builds this partition", projection.ErrFenced)
 	case "none":
 		return fmt.Errorf("%w: the server has forgotten the partition", projection.ErrStateLost)
 	case "refused":

@@ -168,7 +168,11 @@ func onAddr(addr string) storetest.Harness {
 			}
 			defer s.Close()
 			for n := range s.id.Partitions {
-				keys, _ := s.names.all(n)
+				keys := []string{s.names.watermark(n), s.names.staged(n)}
+				for _, record := range keys {
+					gen := s.client.HGet(context.Background(), record, "gen").Val()
+					keys = containersOf(s.names.base(n)+gen, keys...)
+				}
 				s.client.Unlink(context.Background(), keys...)
 			}
 			s.client.Unlink(context.Background(), s.names.identity)

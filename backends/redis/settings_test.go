@@ -169,6 +169,8 @@ func TestUsers(t *testing.T) {
 	if err := s.Drop(t.Context(), 0, 1); err != nil {
 		t.Error(err)
 	}
+	w.rebuild()
+	w.check()
 	for _, right := range []string{"zrem", "unlink", "hincrby"} {
 		server.do(append(append([]any{"ACL", "SETUSER", "poor"}, rights...), "-"+right)...)
 		_, err := open("poor")

@@ -14,7 +14,8 @@ import (
 	"github.com/godagger/dagger/projection"
 )
 
-// errMoved: a batch came between the two reads of a snapshot, and with it a new container.
+// errMoved: between the two reads of a snapshot came a batch, and with it a new container, or the
+// partition was replaced.
 var errMoved = errors.New("redis: the partition moves too fast to be read")
 
 // snapshot reads all rows, or those of one kind, in one step and in order.
@@ -36,7 +37,7 @@ type content struct {
 }
 
 func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]projection.Row, projection.Watermark, error) {
-	name := h.s.names.watermark(h.partition)
+	name := h.record()
 	var before map[string]string
 	var none projection.Watermark
 	err := h.s.again(ctx, func() (err error) {
@@ -52,9 +53,10 @@ func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]pro
 		list = list[:0]
 		_, err := h.s.client.TxPipelined(ctx, func(p client.Pipeliner) error {
 			after = p.HGetAll(ctx, name)
+			base := h.s.names.base(h.partition) + before["gen"]
 			h.eachContainer(before, only, func(kind projection.Kind, c container) {
 				x := content{container: c, kind: kind}
-				if key := h.s.names.base(h.partition) + c.name; c.set {
+				if key := base + c.name; c.set {
 					x.sorted = p.ZRange(ctx, key, 0, -1)
 				} else {
 					x.hash = p.HGetAll(ctx, key)
@@ -72,7 +74,7 @@ func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]pro
 	at, lost := watermarkOf([]any{have["epoch"], have["n"], have["offset"], have["sum"], have["log"]})
 	if err != nil {
 		if client.HasErrorPrefix(err, "WRONGTYPE") {
-			return nil, none, h.lose(ctx, at.N, err.Error())
+			return nil, none, h.lose(ctx, before["gen"], at.N, err.Error())
 		}
 		return nil, none, err
 	}
@@ -87,6 +89,9 @@ func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]pro
 		return nil, none, refusal([]any{"lost", have["lost"]}, 0)
 	}
 	h.seen.Store(true)
+	if have["gen"] != before["gen"] {
+		return nil, none, errMoved
+	}
 	missed := 0
 	h.eachContainer(have, only, func(_ projection.Kind, c container) {
 		if before["#"+c.name] == "" {
@@ -98,7 +103,7 @@ func (h *handle) snapshotOnce(ctx context.Context, only *projection.Kind) ([]pro
 	}
 	rows, err := rowsOf(list, have)
 	if err != nil {
-		return nil, none, h.lose(ctx, at.N, err.Error())
+		return nil, none, h.lose(ctx, before["gen"], at.N, err.Error())
 	}
 	return rows, at, nil
 }

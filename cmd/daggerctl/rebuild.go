@@ -27,9 +27,10 @@ func rebuildCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rebuild", Short: "make the store anew from the log", Args: noArgs,
 		Long: "rebuild folds partitions of the store again, from the beginning of the log or from snapshots. It may be a new store.\n\n" +
-			"In a Pebble store a partition is built beside the old one and replaces it in one step; interrupted, the next rebuild goes on where it was. " +
-			"In another store the partition is emptied first; interrupted, it stands at an earlier event, from which --resume or an engine goes on. " +
-			"There an engine may work meanwhile: it then folds the partition itself, and rebuild waits for it.",
+			"A partition is built beside the old one and replaces it in one step; interrupted, the next rebuild goes on where it was. " +
+			"An engine may work on the store meanwhile, where it lets a second process in: Redis does. " +
+			"In a store that can't build aside the partition is emptied first; interrupted, it stands at an earlier event, from which --resume or an engine goes on. " +
+			"An engine that works on that folds the partition itself, and rebuild waits for it.",
 		RunE: func(c *cobra.Command, _ []string) error { return rebuild(c.Context(), e, a) },
 	}
 	f := c.Flags()
