@@ -116,21 +116,28 @@ func (c *cluster) said(err error) error {
 
 // call runs a call of the client, which knows no context, until it ends or ctx does. f must use
 // nothing that its caller uses afterwards.
-func (c *cluster) call(ctx context.Context, f func(timeout time.Duration) error) error {
+func call[T any](ctx context.Context, c *cluster, f func(timeout time.Duration) (T, error)) (result T, err error) {
+	if err := ctx.Err(); err != nil {
+		return result, err
+	}
 	timeout := c.timeout
 	if end, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(end))
+		timeout = max(time.Millisecond, min(timeout, time.Until(end)))
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	type ended struct {
+		result T
+		err    error
 	}
-	done := make(chan error, 1)
-	c.calls.Go(func() { done <- f(max(timeout, time.Millisecond)) })
+	done := make(chan ended, 1)
+	c.calls.Go(func() {
+		result, err := f(timeout)
+		done <- ended{result, err}
+	})
 	select {
-	case err := <-done:
-		return err
+	case e := <-done:
+		return e.result, e.err
 	case <-ctx.Done():
-		return ctx.Err()
+		return result, ctx.Err()
 	}
 }
 
@@ -155,35 +162,33 @@ func (c *cluster) key(name string) (*as.Key, error) {
 	return key, nil
 }
 
-// batch makes one call for records, and returns the code of each. The error is why some are in
-// doubt.
+// batch makes one call for records, and returns the code of each; none when ctx ended before. The
+// error is why some are in doubt.
 func (c *cluster) batch(ctx context.Context, records []as.BatchRecordIfc) ([]code, error) {
-	codes := make([]code, len(records))
-	err := c.call(ctx, func(timeout time.Duration) error {
+	return call(ctx, c, func(timeout time.Duration) ([]code, error) {
 		err := c.client.BatchOperate(batchPolicy(timeout), records)
+		codes := make([]code, len(records))
 		for i, r := range records {
 			codes[i] = code(r.BatchRec().ResultCode)
 		}
-		if err == nil {
-			return nil
-		}
-		if len(records) == 1 { // its code is that of the call
-			for _, definite := range []types.ResultCode{
-				types.KEY_NOT_FOUND_ERROR, types.KEY_EXISTS_ERROR, types.FILTERED_OUT, types.KEY_BUSY, types.DEVICE_OVERLOAD, types.SERVER_MEM_ERROR,
-				types.RECORD_TOO_BIG, types.PARTITION_UNAVAILABLE, types.FAIL_FORBIDDEN, types.PARAMETER_ERROR, types.BIN_TYPE_ERROR,
-			} {
+		switch {
+		case err == nil:
+			return codes, nil
+		case len(records) == 1: // its code is that of the call
+			for _, definite := range definiteCodes {
 				if err.Matches(definite) {
-					codes[0] = code(definite)
-					return nil
+					return []code{code(definite)}, nil
 				}
 			}
 		}
-		return c.said(err)
+		return codes, c.said(err)
 	})
-	if ctxErr := ctx.Err(); err != nil && ctxErr != nil {
-		codes = nil // the call may still write them
-	}
-	return codes, err
+}
+
+// definiteCodes are those that say that a change was not made.
+var definiteCodes = []types.ResultCode{
+	types.KEY_NOT_FOUND_ERROR, types.KEY_EXISTS_ERROR, types.FILTERED_OUT, types.KEY_BUSY, types.DEVICE_OVERLOAD, types.SERVER_MEM_ERROR,
+	types.RECORD_TOO_BIG, types.PARTITION_UNAVAILABLE, types.FAIL_FORBIDDEN, types.PARAMETER_ERROR, types.BIN_TYPE_ERROR,
 }
 
 // close waits for the calls that run: they end with their time-out at the latest.
@@ -194,20 +199,22 @@ func (c *cluster) close() error {
 }
 
 // each asks every node, one after the other.
-func (c *cluster) each(ctx context.Context, f func(*as.Node, *as.InfoPolicy) error) error {
+func each[T any](ctx context.Context, c *cluster, f func(*as.Node, *as.InfoPolicy) (T, error)) ([]T, error) {
 	nodes := c.client.GetNodes()
 	if len(nodes) == 0 {
-		return fmt.Errorf("%w: no node of the cluster is reached", errPasses)
+		return nil, fmt.Errorf("%w: no node of the cluster is reached", errPasses)
 	}
-	return c.call(ctx, func(timeout time.Duration) error {
+	return call(ctx, c, func(timeout time.Duration) (list []T, err error) {
 		policy := as.NewInfoPolicy()
 		policy.Timeout = timeout
 		for _, node := range nodes {
-			if err := f(node, policy); err != nil {
-				return fmt.Errorf("%w: %s: %w", errPasses, node.GetName(), err)
+			x, err := f(node, policy)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %s: %w", errPasses, node.GetName(), err)
 			}
+			list = append(list, x)
 		}
-		return nil
+		return list, nil
 	})
 }
 
@@ -216,17 +223,16 @@ func (c *cluster) each(ctx context.Context, f func(*as.Node, *as.InfoPolicy) err
 const stable = "cluster-stable:ignore-migrations=true"
 
 func (c *cluster) cluster(ctx context.Context) (string, error) {
-	var names []string
-	err := c.each(ctx, func(node *as.Node, policy *as.InfoPolicy) error {
+	names, err := each(ctx, c, func(node *as.Node, policy *as.InfoPolicy) (string, error) {
 		answer, err := node.RequestInfo(policy, stable)
 		if err != nil {
-			return c.said(err)
+			return "", c.said(err)
 		}
-		if name := answer[stable]; name == "" || strings.HasPrefix(strings.ToUpper(name), "ERROR") || strings.HasPrefix(strings.ToUpper(name), "FAIL") {
-			return fmt.Errorf("the cluster is not whole: %.100s", name)
+		name := answer[stable]
+		if name == "" || strings.HasPrefix(strings.ToUpper(name), "ERROR") || strings.HasPrefix(strings.ToUpper(name), "FAIL") {
+			return "", fmt.Errorf("the cluster is not whole: %.100s", name)
 		}
-		names = append(names, answer[stable])
-		return nil
+		return name, nil
 	})
 	if err != nil {
 		return "", err
@@ -238,18 +244,16 @@ func (c *cluster) cluster(ctx context.Context) (string, error) {
 }
 
 func (c *cluster) settings(ctx context.Context) ([]settings, error) {
-	var list []settings
 	config := "get-config:context=namespace;id=" + c.namespace
 	namespace := "namespace/" + c.namespace
-	err := c.each(ctx, func(node *as.Node, policy *as.InfoPolicy) error {
+	return each(ctx, c, func(node *as.Node, policy *as.InfoPolicy) (settings, error) {
 		answer, err := node.RequestInfo(policy, "build", config, namespace)
 		if err != nil {
-			return c.said(err)
+			return settings{}, c.said(err)
 		}
 		n := settings{node: node.GetHost().String(), version: answer["build"], values: map[string]string{}}
 		if strings.HasPrefix(answer[namespace], "type=unknown") {
-			list = append(list, n)
-			return nil
+			return n, nil
 		}
 		for _, text := range []string{answer[namespace], answer[config]} {
 			for pair := range strings.SplitSeq(text, ";") {
@@ -258,15 +262,13 @@ func (c *cluster) settings(ctx context.Context) ([]settings, error) {
 				}
 			}
 		}
-		list = append(list, n)
-		return nil
+		return n, nil
 	})
-	return list, err
 }
 
 // sweep starts a job on every node, which removes records by their bins.
 func (c *cluster) sweep(ctx context.Context, partition int32, below, except int64) error {
-	return c.call(ctx, func(timeout time.Duration) error {
+	_, err := call(ctx, c, func(timeout time.Duration) (none struct{}, err error) {
 		policy := as.NewQueryPolicy()
 		policy.TotalTimeout, policy.SocketTimeout, policy.MaxRetries = timeout, timeout, 0
 		policy.FilterExpression = as.ExpAnd(
@@ -277,8 +279,9 @@ func (c *cluster) sweep(ctx context.Context, partition int32, below, except int6
 		write := as.NewWritePolicy(0, as.TTLDontExpire)
 		write.MaxRetries = 0
 		if _, err := c.client.QueryExecute(policy, write, as.NewStatement(c.namespace, c.set), as.DeleteOp()); err != nil {
-			return c.said(err)
+			return none, c.said(err)
 		}
-		return nil
+		return none, nil
 	})
+	return err
 }
