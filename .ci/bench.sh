@@ -2,6 +2,7 @@
 # Load from end to end on the embedded log and, where one is at hand, on Kafka; then the
 # micro-benchmarks. BENCH=short is a minute or so, for the record of a CI run.
 # Kafka: KAFKA_BROKERS (host:port,...) or, with Java and Maven, a broker from Kafka's jars.
+# Redis: REDIS_URL, or the redis-server of this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,8 +11,9 @@ if [ "${BENCH:-}" = short ]; then
 	instances=20000 kafka_instances=2000 benchtime=100ms
 fi
 tmp=$(mktemp -d)
-broker=
+broker= server=
 cleanup() {
+	if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
 	if [ -n "$broker" ]; then kill "$broker" 2>/dev/null || true; wait "$broker" 2>/dev/null || true; fi
 	rm -rf "$tmp"
 }
@@ -36,6 +38,35 @@ embedded -workflow parallel -instances "$((instances / 200))"
 embedded -workflow takeover -instances "$((instances / 5))"
 embedded -workflow asof -instances "$((instances / 2))"
 embedded -instances "$((instances / 5))" -waiting "$((instances / 5))"
+embedded -workflow fold -instances "$instances"
+
+# The same with the store in a Redis server of this machine, and the two against each other.
+redis=${REDIS_URL:-}
+if [ -z "$redis" ] && command -v redis-server >/dev/null; then
+	mkdir "$tmp/redis"
+	for _ in 1 2 3 4 5; do
+		port=$((20000 + RANDOM % 10000))
+		redis-server --port "$port" --bind 127.0.0.1 --dir "$tmp/redis" --save '' >"$tmp/redis.log" 2>&1 &
+		server=$!
+		for _ in $(seq 100); do
+			if grep -q 'Ready to accept' "$tmp/redis.log" || ! kill -0 "$server" 2>/dev/null; then break; fi
+			sleep 0.1
+		done
+		if kill -0 "$server" 2>/dev/null; then
+			redis=redis://127.0.0.1:$port
+			break
+		fi
+		server=
+	done
+fi
+if [ -n "$redis" ]; then
+	load -instances "$instances" -against "$redis"
+	load -workflow fold -instances "$instances" -store "$redis"
+	load -workflow takeover -instances "$((instances / 5))" -store "$redis"
+	load -instances "$((instances / 5))" -waiting "$((instances / 5))" -store "$redis"
+else
+	echo "no load on Redis: neither REDIS_URL nor redis-server are here"
+fi
 
 addr=${KAFKA_BROKERS:-}
 if [ -z "$addr" ] && command -v java >/dev/null && command -v mvn >/dev/null; then

@@ -8,6 +8,8 @@
 //	go run ./bench -duration 15m                    # a steady load, looked at each minute
 //	go run ./bench -workflow listen                 # messages that find their instances
 //	go run ./bench -workflow timer                  # timers, and many due at once
+//	go run ./bench -workflow fold                   # rebuild and verify
+//	go run ./bench -against redis://localhost:6379  # two stores in one run
 //	go run ./bench -log kafka://localhost:9092/bench -store redis://localhost:6379/0
 package main
 
@@ -24,6 +26,7 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -43,7 +46,7 @@ func main() {
 type workload func(ctx context.Context, s *settings, stderr io.Writer) (report, error)
 
 var workloads = map[string]workload{
-	"execute": execute, "listen": listen, "timer": timer, "parallel": parallel, "takeover": takeOver, "idle": idle, "asof": asOf,
+	"execute": execute, "listen": listen, "timer": timer, "parallel": parallel, "takeover": takeOver, "idle": idle, "asof": asOf, "fold": fold,
 }
 
 // report is what was measured: an object for -o json, or lines.
@@ -53,6 +56,8 @@ type report interface{ text(io.Writer) error }
 type settings struct {
 	workflow   string
 	log, store string
+	against    string
+	log2       string // of -against
 	instances  int
 	tasks      int
 	clients    int
@@ -79,6 +84,7 @@ func (s *settings) parse(args []string, stderr io.Writer) error {
 	f.StringVar(&s.workflow, "workflow", "execute", "what to measure: "+strings.Join(names, ", "))
 	f.StringVar(&s.log, "log", "", "`URL` of the log; a file: log in a temporary directory if empty")
 	f.StringVar(&s.store, "store", "", "`URL` of the store; a pebble: store in a temporary directory if empty")
+	f.StringVar(&s.against, "against", "", "execute: `URL` of a second store, which has its turn in every second round; each has a log of its own in a temporary directory")
 	f.IntVar(&s.instances, "instances", 0, "instances to start (0: 100,000; of parallel 1,000)")
 	f.IntVar(&s.tasks, "tasks", 0, "Execute tasks of an instance (0: 3; of parallel 100)")
 	f.IntVar(&s.clients, "clients", 512, "clients, each of which starts one instance, waits for it and goes on")
@@ -134,7 +140,8 @@ func (s *settings) check(f *flag.FlagSet) (mistakes []error) {
 	mistake(s.waitFor != "message" && s.waitFor != "time", "-waiting-for is message or time")
 	mistake(s.output != "text" && s.output != "json", "-o is text or json")
 	mistake(s.waiting > 0 && s.duration > 0, "-waiting and -duration exclude each other")
-	only := map[string]string{"payload": "execute", "waiting": "execute", "waiting-for": "execute", "sample": "execute", "fan": "listen", "local": "listen", "timers": "timer"}
+	mistake(s.against != "" && (s.log != "" || s.waiting > 0 || s.duration > 0), "-against excludes -log, -waiting and -duration")
+	only := map[string]string{"against": "execute", "payload": "execute", "waiting": "execute", "waiting-for": "execute", "sample": "execute", "fan": "listen", "local": "listen", "timers": "timer"}
 	for _, name := range slices.Sorted(maps.Keys(only)) {
 		mistake(given[name] && s.workflow != only[name], "-%s is for -workflow %s", name, only[name])
 	}
@@ -168,6 +175,7 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // run does what the settings say, in directories of its own where they name none.
 func run(ctx context.Context, s *settings, stderr io.Writer) (r report, err error) {
+	ownLog := s.log == ""
 	if s.log == "" || s.store == "" {
 		dir, err := os.MkdirTemp("", "dagger-bench-")
 		if err != nil {
@@ -175,7 +183,7 @@ func run(ctx context.Context, s *settings, stderr io.Writer) (r report, err erro
 		}
 		defer os.RemoveAll(dir)
 		if s.log == "" {
-			s.log = "file:" + dir + "/log"
+			s.log, s.log2 = "file:"+dir+"/log", "file:"+dir+"/log-against"
 		}
 		if s.store == "" {
 			s.store = "pebble:" + dir + "/store"
@@ -190,6 +198,15 @@ func run(ctx context.Context, s *settings, stderr io.Writer) (r report, err erro
 			sep = "&"
 		}
 		s.log += fmt.Sprintf("%spartitions=%d", sep, s.partitions)
+		s.log2 += fmt.Sprintf("?partitions=%d", s.partitions)
+	}
+	if ownLog {
+		for _, x := range []struct{ log, store *string }{{&s.log, &s.store}, {&s.log2, &s.against}} {
+			given := *x.store
+			if *x.store = ownPrefix(given, strconv.FormatInt(time.Now().UnixNano(), 36)); *x.store != given {
+				defer func() { err = errors.Join(err, empty(context.WithoutCancel(ctx), *x.log, *x.store)) }()
+			}
+		}
 	}
 	limit := s.timeout + s.duration
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %v", limit))
@@ -197,6 +214,8 @@ func run(ctx context.Context, s *settings, stderr io.Writer) (r report, err erro
 	work := workloads[s.workflow]
 	switch {
 	case s.workflow != "execute":
+	case s.against != "":
+		work = againstStore
 	case s.waiting > 0:
 		work = withWaiting
 	case s.duration > 0:

@@ -65,8 +65,10 @@ func TestWorkloads(t *testing.T) {
 		{[]string{"-workflow", "parallel", "-instances", "10", "-tasks", "20"}, positive("cpu_ratio", "tasks")},
 		{[]string{"-workflow", "takeover", "-instances", "100"}, positive("with_store_ms", "empty_store_ms", "events")},
 		{[]string{"-workflow", "asof", "-instances", "100"}, positive("events")},
+		{[]string{"-workflow", "fold", "-instances", "100"}, positive("events")},
+		{[]string{"-against", "mem:", "-instances", "100"}, positive("ratio", "instances_per_second", "against_per_second", "cpu_us")},
 		{[]string{"-workflow", "idle", "-duration", "50ms"}, positive("duration_s", "go_mb")},
-		{[]string{"-waiting", "100", "-instances", "90"}, positive("before_per_second", "after_per_second", "waiting")},
+		{[]string{"-waiting", "100", "-instances", "90"}, positive("before_per_second", "after_per_second", "waiting", "store_bytes_per_waiting")},
 		{[]string{"-waiting", "100", "-instances", "90", "-waiting-for", "time"}, positive("before_per_second", "after_per_second")},
 	} {
 		t.Run(strings.Join(x.args, " "), func(t *testing.T) {
@@ -129,7 +131,8 @@ func TestFields(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{{"-tasks", "0"}, {"-o", "yaml"}, {"-rate", "-1"}, {"more"}, {"-unknown"},
-		{"-workflow", "none"}, {"-fan", "5"}, {"-workflow", "listen", "-payload", "1"}, {"-waiting", "1", "-duration", "1s"}, {"-workflow", "parallel", "-duration", "1s"}, {"-sample", "0s"}} {
+		{"-workflow", "none"}, {"-fan", "5"}, {"-workflow", "listen", "-payload", "1"}, {"-waiting", "1", "-duration", "1s"}, {"-workflow", "parallel", "-duration", "1s"}, {"-sample", "0s"},
+		{"-against", "mem:", "-log", "mem:"}} {
 		var out, errs bytes.Buffer
 		if status := bench(t.Context(), args, &out, &errs); status != 2 || errs.Len() == 0 || out.Len() > 0 {
 			t.Errorf("%v: status %d, stdout %q, stderr %q", args, status, out.String(), errs.String())

@@ -52,7 +52,7 @@ func withWaiting(ctx context.Context, s *settings, stderr io.Writer) (_ report, 
 		return nil, err
 	}
 	r.Before, r.MemoryBefore = median(perSecond), settled()
-	store, log := dirBytes(s.store), dirBytes(s.log)
+	store, log := storeBytes(s.store), dirBytes(s.log)
 
 	start := time.Now()
 	if err := s.each(ctx, s.waiting, func(ctx context.Context, k int) (err error) {
@@ -77,9 +77,12 @@ func withWaiting(ctx context.Context, s *settings, stderr io.Writer) (_ report, 
 	r.WaitersPerSecond = float64(s.waiting) / time.Since(start).Seconds()
 	r.MemoryWaitingBusy = memoryNow()
 	r.MemoryWaiting = settled()
-	r.StoreBytes, r.LogBytes = float64(dirBytes(s.store)-store)/float64(s.waiting), float64(dirBytes(s.log)-log)/float64(s.waiting)
+	r.StoreBytes, r.LogBytes = float64(storeBytes(s.store)-store)/float64(s.waiting), float64(dirBytes(s.log)-log)/float64(s.waiting)
 	r.HeapBytes = (r.MemoryWaiting.Heap - r.MemoryBefore.Heap) * 1e6 / float64(s.waiting)
 	r.RSSBytes = (r.MemoryWaiting.RSS - r.MemoryBefore.RSS) * 1e6 / float64(s.waiting)
+	if r.ListMS, err = pages(ctx, l.engine); err != nil {
+		return nil, err
+	}
 	if s.memProfile != "" {
 		if err := heapProfile(s.memProfile); err != nil {
 			return nil, err
@@ -96,6 +99,28 @@ func withWaiting(ctx context.Context, s *settings, stderr io.Writer) (_ report, 
 	r.After, r.MemoryAfter = median(perSecond), memoryNow()
 	r.Change, r.PeakRSSMB = r.After/r.Before-1, peakRSS()
 	return r, nil
+}
+
+// listedPages is how many pages of a list are read.
+const listedPages = 200
+
+// pages reads the first pages of the instances that run, 100 instances each, and says how long
+// one takes.
+func pages(ctx context.Context, e *workflow.Engine) (latency, error) {
+	var took []time.Duration
+	f := workflow.Filter{Status: workflow.Executing}
+	for range listedPages {
+		begin := time.Now()
+		page, err := e.List(ctx, f)
+		if err != nil {
+			return latency{}, err
+		}
+		took = append(took, time.Since(begin))
+		if f.Cursor = page.Cursor; f.Cursor == "" {
+			break
+		}
+	}
+	return distribution(took), nil
 }
 
 func median(l []float64) float64 {
@@ -121,8 +146,9 @@ type waitingResult struct {
 	PeakRSSMB         float64 `json:"peak_rss_mb"`
 	HeapBytes         float64 `json:"heap_bytes_per_waiting"`
 	RSSBytes          float64 `json:"rss_bytes_per_waiting"`
-	StoreBytes        float64 `json:"store_bytes_per_waiting"` // 0 where the store is no directory
+	StoreBytes        float64 `json:"store_bytes_per_waiting"` // of files, or of the server's memory; 0 where it is not known
 	LogBytes          float64 `json:"log_bytes_per_waiting"`   // of the files
+	ListMS            latency `json:"list_page_ms"`            // 100 of those that wait
 }
 
 func (r *waitingResult) text(w io.Writer) error {
@@ -136,7 +162,8 @@ memory before      %s
 memory, waiting    %s; settled %s
 memory at the end  %s; peak %.0f MB
 each waiting       %.0f bytes of heap, %.0f of RSS, %.0f in the store, %.0f in the log
+a page of a list   %v
 `, r.Waiting, r.WaitersPerSecond, r.Before, r.BeforeCPUUS, r.After, 100*r.Change, r.AfterCPUUS, m(r.MemoryBefore), m(r.MemoryWaitingBusy), m(r.MemoryWaiting), m(r.MemoryAfter), r.PeakRSSMB,
-		r.HeapBytes, r.RSSBytes, r.StoreBytes, r.LogBytes)
+		r.HeapBytes, r.RSSBytes, r.StoreBytes, r.LogBytes, r.ListMS)
 	return err
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/google/uuid"
 
 	_ "github.com/godagger/dagger/backends/pebble"
-	_ "github.com/godagger/dagger/backends/redis"
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/eventlog/embedlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -120,15 +119,9 @@ func foldLog(b *testing.B, n int64) (eventlog.Log, projection.Store) {
 	return log, store
 }
 
-// foldStore opens an empty store: the one that FOLD_STORE names (redis://host:port), or Pebble.
+// foldStore opens an empty store.
 func foldStore(b *testing.B) projection.Store {
-	url := os.Getenv("FOLD_STORE")
-	if url == "" {
-		url = "pebble://" + b.TempDir()
-	} else {
-		url += "?prefix=fold-" + uuid.NewString()
-	}
-	store, err := projection.Open(b.Context(), url, projection.Identity{App: "test", Partitions: 4})
+	store, err := projection.Open(b.Context(), "pebble://"+b.TempDir(), projection.Identity{App: "test", Partitions: 4})
 	if err != nil {
 		b.Fatal(err)
 	}

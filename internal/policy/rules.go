@@ -93,7 +93,7 @@ var rules = map[string]rule{
 	"examples/orders/play": {ours: public},
 	"examples/toystore":    {ours: []string{"projection"}},
 	"examples/follow":      {ours: public},
-	"bench":                {ours: public, theirs: []string{bar, term}},
+	"bench":                {ours: append([]string{"internal/engine"}, public...), theirs: []string{bar, term}},
 
 	// What only the work on this module needs.
 	"internal/chaos":                 {ours: append([]string{"internal/engine", "internal/audit", "internal/kafkatest"}, public...), tests: []string{franz, pebble, ids, "github.com/redis/go-redis/v9"}},
