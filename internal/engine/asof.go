@@ -195,7 +195,7 @@ func (s *finder) guess(ctx context.Context, p Point) int64 {
 // ReadInstanceAt is ReadInstance as of a point. From the store's row of the instance it goes back
 // from event to event; without that row, and to a point before all that the row knows of, it reads
 // the partition up to the point.
-// ErrNotFound: the instance did not exist then.
+// ErrNotFound: the instance did not exist then. ErrTrimmed: the events that would tell are gone.
 func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Store, id string, p Point) (*machine.Instance, *machine.Plan, error) {
 	f := newFold(log.Partitions(), id)
 	if p = p.of(f.partition); p.IsNow() {
@@ -216,6 +216,9 @@ func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Stor
 		return nil, nil, err
 	}
 	i, err := f.instance()
+	if errors.Is(err, ErrNotFound) {
+		err = s.absent(ctx, f)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -228,6 +231,22 @@ func (s *finder) trimmed(err error) error {
 		return fmt.Errorf("%w: partition %d begins at offset %d now: %w", ErrTrimmed, s.partition, s.start, err)
 	}
 	return err
+}
+
+// absent is the error of an instance of which nothing was found: ErrNotFound, or ErrTrimmed where
+// that may have stood among the events which the log has dropped.
+func (s *finder) absent(ctx context.Context, f *fold) error {
+	if _, heard := f.st.Instances[f.id]; heard || f.based || s.start == 0 {
+		return ErrNotFound
+	}
+	first, err := s.probe(ctx, s.start)
+	if err != nil {
+		return err
+	}
+	if first.n == 1 {
+		return ErrNotFound
+	}
+	return fmt.Errorf("%w: partition %d begins at offset %d now, and what is left of it does not know the instance; the store may", ErrTrimmed, s.partition, s.start)
 }
 
 // foldTo folds the events that the point covers.

@@ -99,6 +99,7 @@ type fold struct {
 	partition int32
 	st        *machine.State
 	after     uint64 // number of the last event that counts already
+	based     bool   // on what a store has, or does not have, of the instance
 }
 
 func newFold(partitions int32, id string) *fold {
@@ -218,7 +219,7 @@ func (f *fold) base(ctx context.Context, store projection.Store, topicID string)
 			}
 		}
 	}
-	f.after = at
+	f.after, f.based = at, true
 	return w.Offset, nil
 }
 

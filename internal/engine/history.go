@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -74,7 +75,11 @@ func ReadTimeline(ctx context.Context, log eventlog.Log, id string, p Point) (*T
 	}); err != nil {
 		return nil, err
 	}
-	return b.end()
+	t, err := b.end()
+	if errors.Is(err, ErrNotFound) {
+		err = s.absent(ctx, b.f)
+	}
+	return t, err
 }
 
 // timelineBuilder folds the events of an instance and notes what each of them ended.

@@ -465,16 +465,20 @@ func countPartition(ctx context.Context, store viewer, p int32, f *Filter, count
 
 // ReadInstance folds one instance, from the store's row where it can be read and the events
 // after it; store may be nil. The plan is nil when the instance's events do not have it.
+// ErrTrimmed: the store can't be read, and the log has dropped the events that would tell.
 func ReadInstance(ctx context.Context, log eventlog.Log, store projection.Store, id string) (*machine.Instance, *machine.Plan, error) {
-	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
-	if err != nil {
-		return nil, nil, fmt.Errorf("describe the events topic: %w", err)
-	}
 	f := newFold(log.Partitions(), id)
-	if err := f.catchUp(ctx, log, store, topic.ID, 0); err != nil {
+	s, err := newFinder(ctx, log, f.partition)
+	if err != nil {
 		return nil, nil, err
 	}
+	if err := f.catchUp(ctx, log, store, s.topicID, 0); err != nil {
+		return nil, nil, s.trimmed(err)
+	}
 	i, err := f.instance()
+	if errors.Is(err, ErrNotFound) {
+		err = s.absent(ctx, f)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

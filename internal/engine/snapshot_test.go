@@ -316,6 +316,24 @@ func TestTrimmedLog(t *testing.T) {
 	if _, err := Rebuild(t.Context(), x.log, memStore(t), RebuildOptions{}); err == nil || !strings.Contains(err.Error(), "begins at event") {
 		t.Errorf("rebuild from a trimmed log alone: %v", err)
 	}
+	// Of an instance that nothing is left of, only the store knows.
+	for name, read := range map[string]func(store projection.Store) error{
+		"now": func(store projection.Store) error { return third(ReadInstance(t.Context(), x.log, store, "m-000")) },
+		"as of its start": func(projection.Store) error {
+			return third(ReadInstanceAt(t.Context(), x.log, x.store, "m-000", AtEvent(2)))
+		},
+		"its history": func(projection.Store) error { return second(ReadTimeline(t.Context(), x.log, "m-000", Point{})) },
+	} {
+		if err := read(nil); !errors.Is(err, ErrTrimmed) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := read(x.store); name == "now" && err != nil {
+			t.Errorf("%s, from the store: %v", name, err)
+		}
+	}
+	if err := third(ReadInstance(t.Context(), x.log, x.store, "nobody")); !errors.Is(err, ErrNotFound) {
+		t.Errorf("who never was, by the store: %v", err)
+	}
 	wantSame := func(store projection.Store) {
 		t.Helper()
 		restored := memStore(t)
@@ -481,3 +499,7 @@ func TestEngineTakesSnapshots(t *testing.T) {
 }
 
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func second[A any](_ A, err error) error { return err }
+
+func third[A, B any](_ A, _ B, err error) error { return err }
