@@ -13,6 +13,8 @@ import (
 
 	as "github.com/aerospike/aerospike-client-go/v7"
 	"github.com/aerospike/aerospike-client-go/v7/types"
+
+	"github.com/godagger/dagger/projection"
 )
 
 // cluster is a server: the real one.
@@ -22,7 +24,10 @@ type cluster struct {
 	set       string
 	timeout   time.Duration
 	secret    string
-	calls     sync.WaitGroup
+
+	mu     sync.Mutex // calls begin under it, until it is closed
+	calls  sync.WaitGroup
+	closed bool
 }
 
 // connect waits for the cluster for as long as o.Timeout.
@@ -129,10 +134,16 @@ func call[T any](ctx context.Context, c *cluster, f func(timeout time.Duration) 
 		err    error
 	}
 	done := make(chan ended, 1)
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return result, projection.ErrClosed
+	}
 	c.calls.Go(func() {
 		result, err := f(timeout)
 		done <- ended{result, err}
 	})
+	c.mu.Unlock()
 	select {
 	case e := <-done:
 		return e.result, e.err
@@ -193,6 +204,9 @@ var definiteCodes = []types.ResultCode{
 
 // close waits for the calls that run: they end with their time-out at the latest.
 func (c *cluster) close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.calls.Wait()
 	c.client.Close()
 	return nil
