@@ -26,6 +26,9 @@ type Engine struct {
 	logger *slog.Logger
 	close  []func() error // of what Open opened, last first
 
+	snapshots engine.Snapshots // the policy
+	errands   errands
+
 	mu         sync.Mutex
 	registered map[string]bool      // hashes of plans
 	newest     map[string]*template // of the registered ones, by name
@@ -106,6 +109,7 @@ func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (e
 	if closing != nil {
 		e.close = append(e.close, closing)
 	}
+	e.snapshots = snapshots
 	eng, err := engine.New(ctx, engine.Config{
 		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address, PeerClient: c.PeerClient,
 		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
@@ -252,7 +256,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close ends Run as if its context had ended, waits for it, and closes what Open opened.
+// Close ends Run as if its context had ended, ends Verify, Rebuild and the snapshots that are being
+// taken, waits for them, and closes what Open opened.
 // Closing twice is fine.
 func (e *Engine) Close() error {
 	e.mu.Lock()
@@ -266,6 +271,7 @@ func (e *Engine) Close() error {
 		stop()
 		<-ended
 	}
+	e.errands.close()
 	if err := e.release(); err != nil {
 		return fmt.Errorf("close engine: %w", err)
 	}

@@ -23,6 +23,27 @@ func (e *Engine) Export(ctx context.Context, w io.Writer, id string) error {
 	return nil
 }
 
+// ExportPartition writes the events of a partition to w as JSON lines, while engines work. It is
+// to look at: Import needs everything, see ExportAll.
+func (e *Engine) ExportPartition(ctx context.Context, w io.Writer, partition int32) error {
+	if partition < 0 || partition >= e.log.Partitions() {
+		return fmt.Errorf("export: partition %d: the log has %d", partition, e.log.Partitions())
+	}
+	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{Partition: &partition}); err != nil {
+		return fmt.Errorf("export partition %d: %w", partition, err)
+	}
+	return nil
+}
+
+// ExportLog writes all events to w as JSON lines, while engines work. It is to look at: what
+// Import takes is what ExportAll writes.
+func (e *Engine) ExportLog(ctx context.Context, w io.Writer) error {
+	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{}); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	return nil
+}
+
 // ExportAll writes all events of an application to w as JSON lines, for Import. No engine may
 // run on the log; it joins the engines' consumer groups for a moment to see that.
 func ExportAll(ctx context.Context, log eventlog.Log, w io.Writer) error {
@@ -38,12 +59,23 @@ func ExportAll(ctx context.Context, log eventlog.Log, w io.Writer) error {
 // again with new idempotency keys. It refuses a log that has events, an export that is not
 // whole, and one that was made while something was under way. After another error the log must
 // be thrown away.
-func Import(ctx context.Context, log eventlog.Log, r io.Reader) error {
-	if _, err := engine.Import(ctx, log, r, engine.ImportOptions{Now: time.Now().UnixMilli()}); err != nil {
-		return fmt.Errorf("import: %w", err)
+func Import(ctx context.Context, log eventlog.Log, r io.Reader) (Imported, error) {
+	done, err := engine.Import(ctx, log, r, engine.ImportOptions{Now: time.Now().UnixMilli()})
+	if err != nil {
+		return done, fmt.Errorf("import: %w", err)
 	}
-	return nil
+	return done, nil
 }
+
+// Imported is what Import did.
+type Imported = engine.Imported
+
+// Errors of Import.
+var (
+	ErrExport    = engine.ErrExport    // the export is none, or not whole, or of a newer version
+	ErrNotEmpty  = engine.ErrNotEmpty  // the log has an application already
+	ErrNotAtRest = engine.ErrNotAtRest // something was under way when the export was made
+)
 
 // CopyLog copies an application into an empty log with the same count of partitions, for
 // example from the embedded log to Kafka or back, so that every instance goes on there. No

@@ -65,11 +65,97 @@ type Rebuilt = engine.Rebuilt
 // store the partition is emptied, its owner folds it, and Rebuild waits for that. The first error
 // ends it.
 func (e *Engine) Rebuild(ctx context.Context, o RebuildOptions) ([]Rebuilt, error) {
-	done, err := engine.Rebuild(ctx, e.log, e.store, o)
+	ctx, end, err := e.errands.begin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("rebuild: %w", err)
 	}
+	defer end()
+	done, err := engine.Rebuild(ctx, e.log, e.store, o)
+	if err != nil {
+		return nil, fmt.Errorf("rebuild: %w", ended(ctx, err))
+	}
 	return done, nil
+}
+
+// RebuildFromSnapshots is Rebuild that begins with the newest valid snapshots in the bucket of
+// Config.Snapshots, where o names no other.
+func (e *Engine) RebuildFromSnapshots(ctx context.Context, o RebuildOptions) ([]Rebuilt, error) {
+	if o.Snapshots == nil {
+		o.Snapshots = e.snapshots.Bucket
+	}
+	if o.Snapshots == nil {
+		return nil, ErrNoSnapshots
+	}
+	return e.Rebuild(ctx, o)
+}
+
+// Snapshot says which copy of a partition there is.
+type Snapshot struct {
+	Partition int32
+	AsOf      uint64 // number of the last event that counts
+	Taken     time.Time
+	Rows      int64
+	Bytes     int64 // of the object
+	SHA256    string
+	Object    string // its name in the bucket
+}
+
+// ErrNoSnapshots: the engine has no bucket, Config.Snapshots.
+var ErrNoSnapshots = errors.New("workflow: no bucket for snapshots; Config.Snapshots names one")
+
+// TakeSnapshots copies the partitions that this engine owns (all where it does not run) into the
+// bucket now, removes the oldest copies and trims the log as Config.Snapshots says. Where a
+// partition has not changed since, its newest snapshot is told. RebuildFromSnapshots
+// restores them. progress (or nil) is told how many partitions are done.
+func (e *Engine) TakeSnapshots(ctx context.Context, progress func(done, total int)) ([]Snapshot, error) {
+	if e.snapshots.Bucket == nil {
+		return nil, ErrNoSnapshots
+	}
+	ctx, done, err := e.errands.begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take snapshots: %w", err)
+	}
+	defer done()
+	partitions := e.owned()
+	if partitions == nil {
+		for p := range e.log.Partitions() {
+			partitions = append(partitions, p)
+		}
+	}
+	var l []Snapshot
+	for k, p := range partitions {
+		m, err := engine.TakeSnapshot(ctx, e.log, e.store, p, e.snapshots)
+		if err != nil {
+			return l, fmt.Errorf("take a snapshot of partition %d: %w", p, ended(ctx, err))
+		}
+		if m.N > 0 {
+			l = append(l, snapshotOf(m))
+		}
+		if progress != nil {
+			progress(k+1, len(partitions))
+		}
+	}
+	return l, nil
+}
+
+// Snapshots are those of this log in the bucket, of each partition the newest first.
+func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) {
+	if e.snapshots.Bucket == nil {
+		return nil, ErrNoSnapshots
+	}
+	found, _, err := engine.ListSnapshots(ctx, e.log, e.snapshots.Bucket)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var l []Snapshot
+	for _, m := range found {
+		l = append(l, snapshotOf(m))
+	}
+	return l, nil
+}
+
+func snapshotOf(m snapshot.Manifest) Snapshot {
+	return Snapshot{m.Partition, m.N, m.Taken, m.Rows, m.Bytes, m.SHA256, m.Object}
 }
 
 // ErrNoCheckpoints: the store can't copy itself into a directory. Snapshots are the way then.

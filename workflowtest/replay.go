@@ -36,7 +36,7 @@ func NewFrom(t testing.TB, file string, definitions ...workflow.AnyDefinition) *
 			t.Errorf("workflowtest: %v", err)
 		}
 	})
-	if err := workflow.Import(context.Background(), log, bytes.NewReader(data)); err != nil {
+	if _, err := workflow.Import(context.Background(), log, bytes.NewReader(data)); err != nil {
 		t.Fatalf("workflowtest: %s: %v", file, err)
 	}
 	return open(t, workflow.Config{OpenedLog: log, Store: "mem:", Logger: slog.New(slog.DiscardHandler)}, definitions...)

@@ -1,0 +1,73 @@
+package workflow
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/godagger/dagger/internal/engine"
+)
+
+// VerifyOptions say what Verify compares. The zero value compares what this engine has.
+type VerifyOptions struct {
+	// Partitions; nil: those that this engine owns, and all where it does not run.
+	Partitions []int32
+	// Progress is told how many offsets of how many of a partition are read; may be nil.
+	Progress func(partition int32, done, total int64)
+}
+
+// Verified is what Verify found.
+type Verified struct {
+	Partitions  int
+	Events      int64            // folded
+	Instances   int64            // by the log
+	Differences int64            // rows of the store that are not what the log says
+	AsOf        map[int32]uint64 // event number up to which each partition was compared
+	First       []Difference     // the first ten
+}
+
+// Difference is a row of the store that is not what the log says.
+type Difference struct {
+	Partition int32
+	Text      string   // which row, and how
+	Changes   []Change // from what the log says to what the store has
+}
+
+// Verify folds the log from its beginning and compares the store with it, byte for byte, while
+// engines work: each partition as of the event at which it was read. It changes nothing, and needs
+// memory for the rows of one partition. Instances in quarantine are compared by id only. A
+// difference is no error; Rebuild makes the store anew.
+func (e *Engine) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
+	ctx, done, err := e.errands.begin(ctx)
+	if err != nil {
+		return Verified{}, fmt.Errorf("verify: %w", err)
+	}
+	defer done()
+	if o.Partitions == nil {
+		o.Partitions = e.owned()
+	}
+	v, err := engine.VerifyPartitions(ctx, e.log, e.store, o.Partitions, o.Progress)
+	if err != nil {
+		return Verified{}, ended(ctx, err)
+	}
+	out := Verified{Partitions: v.Partitions, Events: v.Events, Instances: v.Instances, Differences: v.Differences, AsOf: v.AsOf}
+	for _, d := range v.Found {
+		x := Difference{Partition: d.Partition, Text: d.Text}
+		for _, c := range d.Changes {
+			x.Changes = append(x.Changes, Change(c))
+		}
+		out.First = append(out.First, x)
+	}
+	return out, nil
+}
+
+// owned are the partitions of this engine; nil where it does not run.
+func (e *Engine) owned() []int32 {
+	if !e.run.Running() {
+		return nil
+	}
+	l := []int32{}
+	for _, p := range e.run.Partitions() {
+		l = append(l, p.Partition)
+	}
+	return l
+}
