@@ -1,7 +1,10 @@
 package stores
 
 import (
+	"cmp"
+	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"github.com/godagger/dagger/backends/aerospike"
 	"github.com/godagger/dagger/backends/pebble"
 	"github.com/godagger/dagger/backends/redis"
 	"github.com/godagger/dagger/projection"
@@ -32,6 +36,7 @@ var backends = []backend{
 	{"pebble wal=off", "a directory", pebblePlace(pebble.Options{NoWAL: true})},
 	{"redis fake", "miniredis", fakeRedisPlace},
 	{"redis", "redis-server", redisPlace},
+	{"aerospike", "the server of AEROSPIKE_ADDR", aerospikePlace},
 }
 
 func memPlace(testing.TB) *storetest.Place {
@@ -54,6 +59,18 @@ func fakeRedisPlace(tb testing.TB) *storetest.Place {
 func redisAt(tb testing.TB, addr string, noCheck bool) *storetest.Place {
 	return &storetest.Place{Open: func(id projection.Identity) (projection.Store, error) {
 		return redis.Open(tb.Context(), redis.Options{Addrs: []string{addr}, NoCheck: noCheck}, id)
+	}}
+}
+
+// aerospikePlace is a set of its own on a running server.
+func aerospikePlace(tb testing.TB) *storetest.Place {
+	addr := os.Getenv("AEROSPIKE_ADDR")
+	if addr == "" {
+		tb.Skip("AEROSPIKE_ADDR names no server")
+	}
+	options := aerospike.Options{Addrs: []string{addr}, Namespace: cmp.Or(os.Getenv("AEROSPIKE_NAMESPACE"), "test"), Set: fmt.Sprintf("stores-%d", time.Now().UnixNano())}
+	return &storetest.Place{Open: func(id projection.Identity) (projection.Store, error) {
+		return aerospike.Open(tb.Context(), options, id)
 	}}
 }
 
