@@ -9,27 +9,40 @@ import (
 
 // onStores runs a test on the stores that a worker can have for itself or share.
 func onStores(t *testing.T, f func(t *testing.T, url string)) {
-	t.Run("pebble", func(t *testing.T) { f(t, "pebble:"+filepath.Join(t.TempDir(), "store")) })
-	t.Run("redis", func(t *testing.T) { f(t, startRedis(t).url()) })
+	t.Run("pebble", func(t *testing.T) {
+		t.Parallel()
+		f(t, "pebble:"+filepath.Join(t.TempDir(), "store"))
+	})
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		f(t, startRedis(t).url())
+	})
 }
 
-// TestStoreSlowEmbedded: each write takes two seconds longer. Work does not wait for it.
+// TestStoreSlowEmbedded: each write takes two seconds longer, and work does not wait for it; then
+// each read does too, and work goes on.
 func TestStoreSlowEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	onStores(t, func(t *testing.T, url string) {
 		w := newStoreWorld(t, url)
-		w.feed(pick(2000, 300), 100)
+		w.feed(pick(2000, 200), 100)
 		w.awaitAcked(20)
 		w.store.delay.Store(int64(2 * time.Second))
 		began := time.Now()
-		w.awaitAcked(int64(w.orders) - 60)
+		w.awaitAcked(int64(w.orders))
 		if took, most := time.Since(began), time.Duration(w.orders)*20*time.Millisecond; took > most {
 			t.Errorf("with a slow store the starts took %v, want less than %v", took, most)
 		}
+		awaitCompleted(t, w.log, w.orders, time.Minute)
+		w.store.lag.Store(int64(2 * time.Second))
+		w.feed(8, 100)
+		w.awaitAcked(8)
 		if err := w.notReady(); err != nil {
 			t.Errorf("a slow store is no reason not to be ready: %v", err)
 		}
 		w.store.delay.Store(0)
+		w.store.lag.Store(0)
 		w.finish()
 	})
 }
@@ -37,6 +50,7 @@ func TestStoreSlowEmbedded(t *testing.T) {
 // TestStoreErringEmbedded: one call in 20 fails, in half of the failed writes after it wrote.
 func TestStoreErringEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	onStores(t, func(t *testing.T, url string) {
 		w := newStoreWorld(t, url)
 		w.feed(pick(2000, 300), 60)
@@ -51,11 +65,13 @@ func TestStoreErringEmbedded(t *testing.T) {
 	})
 }
 
-// TestStoreDownEmbedded: the store is away for five minutes, in the short form for 15 s.
+// TestStoreDownEmbedded: the store is away for five minutes, in the short form for 8 s.
 func TestStoreDownEmbedded(t *testing.T) {
 	begin(t)
-	away := pick(5*time.Minute, 15*time.Second)
+	t.Parallel()
+	away := pick(5*time.Minute, 8*time.Second)
 	t.Run("pebble", func(t *testing.T) {
+		t.Parallel()
 		w := newStoreWorld(t, "pebble:"+filepath.Join(t.TempDir(), "store"))
 		w.feed(300, 60)
 		w.awaitAcked(60)
@@ -67,6 +83,7 @@ func TestStoreDownEmbedded(t *testing.T) {
 		w.finish()
 	})
 	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
 		server := startRedis(t, "--appendonly", "yes", "--appendfsync", "everysec")
 		w := newStoreWorld(t, server.url())
 		w.feed(300, 60)
@@ -84,6 +101,7 @@ func TestStoreDownEmbedded(t *testing.T) {
 // and another time forgets everything while it works.
 func TestStoreComesBackEmptyEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	server := startRedis(t)
 	w := newStoreWorld(t, server.url())
 	w.feed(pick(2000, 400), 60)
@@ -103,6 +121,7 @@ func TestStoreComesBackEmptyEmbedded(t *testing.T) {
 // TestStoreComesBackOlderEmbedded: a server is killed that had written a dump some time ago.
 func TestStoreComesBackOlderEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	server := startRedis(t)
 	w := newStoreWorld(t, server.url())
 	w.feed(pick(2000, 400), 60)
@@ -124,6 +143,7 @@ func TestStoreComesBackOlderEmbedded(t *testing.T) {
 // connections are cut, and later it is given its rights back.
 func TestStoreRightsWithdrawnEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	server := startRedis(t)
 	server.do("ACL", "SETUSER", "worker", "on", ">secret", "~*", "+@all")
 	server.do("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all")
@@ -147,3 +167,35 @@ func TestStoreRightsWithdrawnEmbedded(t *testing.T) {
 }
 
 func containsSecret(text string) bool { return strings.Contains(text, "secret") }
+
+// TestStoreHangsEmbedded: a write does not return for long, and callers start as much as they
+// can. The memory that the engine takes stays bounded, and readiness tells of what waits.
+func TestStoreHangsEmbedded(t *testing.T) {
+	begin(t)
+	t.Parallel()
+	onStores(t, func(t *testing.T, url string) {
+		w := newStoreWorld(t, url)
+		w.store.delay.Store(int64(pick(time.Minute, 12*time.Second)))
+		w.feed(pick(50_000, 6_000), 1e6)
+		w.awaitAcked(3_000)
+		last, since := int64(-1), time.Now()
+		for time.Since(since) < 3*time.Second { // until nothing moves any more
+			if n := w.acked.Load(); n != last {
+				last, since = n, time.Now()
+			}
+			pause(t.Context(), 50*time.Millisecond)
+		}
+		most := uint64(0)
+		for _, p := range w.eng.Partitions() {
+			most = max(most, p.Event-p.Stored)
+		}
+		t.Logf("with the store hanging %d of %d starts were taken, a partition is %d events ahead of its store, %d MB of heap", last, w.orders, most, w.heap>>20)
+		w.awaitNotReady("it waits for the store")
+		if last == int64(w.orders) {
+			t.Errorf("the engine took all of %d starts", w.orders)
+		}
+		w.store.delay.Store(0)
+		awaitCompleted(t, w.log, w.orders, 5*time.Minute)
+		w.finish()
+	})
+}

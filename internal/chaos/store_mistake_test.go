@@ -18,6 +18,7 @@ import (
 // works and has lost everything.
 func TestStoreOfAnotherApplicationEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	server := startRedis(t)
 	w := newStoreWorld(t, server.url())
 	w.feed(200, 60)
@@ -50,6 +51,7 @@ func TestStoreOfAnotherApplicationEmbedded(t *testing.T) {
 // refused when the worker opens it and when it comes under a worker that runs.
 func TestStoreOfAnotherLogEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	server := startRedis(t)
 	theirs := newStoreWorld(t, server.url())
 	theirs.feed(300, 200)
@@ -98,6 +100,7 @@ func TestStoreOfAnotherLogEmbedded(t *testing.T) {
 // where it has, the worker says what is wrong until it is given an empty store.
 func TestStoreNewerThanItsLogEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	server := startRedis(t)
 	w := newStoreWorld(t, server.url())
 	w.feed(100, 200)

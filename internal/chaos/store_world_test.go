@@ -101,6 +101,7 @@ func (s *redisServer) url() string { return "redis://" + s.addr + "/0?timeout=2s
 type flakyStore struct {
 	projection.Store
 	delay atomic.Int64 // ns that each Apply takes longer
+	lag   atomic.Int64 // ns that each other call does
 	every atomic.Int64 // of so many calls one fails; 0 = none
 	down  atomic.Bool
 	calls atomic.Int64
@@ -109,13 +110,17 @@ type flakyStore struct {
 
 var errFlaky = errors.New("the store is out of order")
 
-func (s *flakyStore) call(ctx context.Context, wait bool) error {
+func (s *flakyStore) call(ctx context.Context, write bool) error {
 	n := s.calls.Add(1)
 	if every := s.every.Load(); s.down.Load() || every > 0 && n%every == 0 {
 		s.fails.Add(1)
 		return errFlaky
 	}
-	if d := s.delay.Load(); wait && d > 0 {
+	d := s.lag.Load()
+	if write {
+		d = s.delay.Load()
+	}
+	if d > 0 {
 		pause(ctx, time.Duration(d))
 	}
 	return ctx.Err()
@@ -359,6 +364,14 @@ func (w *storeWorld) finish() audit.Report {
 	if err := rest(w.t.Context(), w.log); err != nil {
 		w.t.Fatal(err)
 	}
+	w.await("the store has all events", func() bool {
+		for _, p := range w.eng.Partitions() {
+			if p.Stored != p.Event {
+				return false
+			}
+		}
+		return true
+	})
 	w.cancel()
 	w.running.Wait()
 	for _, close := range []func() error{w.eng.Close, w.store.Close, w.log.Close} {

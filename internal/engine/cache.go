@@ -143,6 +143,19 @@ func (o *owner) project() {
 	o.effects.apply = o.batch()
 }
 
+const (
+	// swampedRows and swampedBytes are how much may have changed in memory, of one partition and
+	// at the least, while a batch is on its way to the store.
+	swampedRows  = 100_000
+	swampedBytes = 2 << 20
+)
+
+// swamped says that the store does not keep up: the owner takes nothing more until it has
+// answered, or what can't be evicted would fill the memory.
+func (o *owner) swamped() bool {
+	return o.flight != nil && (len(o.st.Changed) >= swampedRows || o.cache.total >= max(4*o.cacheSize, swampedBytes))
+}
+
 // applied says how the store took the batch. The next step acts on an error: nothing in
 // memory can be trusted to match the store then.
 func (o *owner) applied(err error) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -66,9 +67,16 @@ func (r *runner) partitionStatus() PartitionStatus {
 	defer r.mu.Unlock()
 	s := r.status
 	s.Partition, s.Ready = r.partition, r.ready
+	if s.Ready && !r.sent.IsZero() && time.Since(r.sent) > answerAfter {
+		s.Ready, s.Since = false, r.sent
+		s.Err = fmt.Sprintf("it waits for the store, which is at event %d of %d", s.Stored, s.Event)
+	}
 	s.Queued += len(r.mail.inbox) + len(r.mail.results) + len(r.mail.calls)
 	return s
 }
+
+// answerAfter is how long a store may take for a batch while its partition is called ready.
+const answerAfter = 10 * time.Second
 
 // note copies what partitionStatus tells. mu is held; the owner is this goroutine's.
 func (r *runner) note() {
@@ -77,6 +85,9 @@ func (r *runner) note() {
 	}
 	r.status.Event, r.status.Stored = r.o.st.N, r.o.mark.N
 	r.status.Queued = len(r.o.inbox) + len(r.o.results) + len(r.o.calls) + len(r.o.queue)
+	if r.o.flight == nil {
+		r.sent = time.Time{}
+	}
 	r.status.Behind = max(0, time.Duration(r.o.st.At-r.e.cfg.Now().UnixMilli())*time.Millisecond)
 }
 

@@ -98,11 +98,15 @@ type owner struct {
 	flight  *projection.Batch    // given to the store, not acknowledged
 	// projectDue is set by the driver when the store should be brought up to date.
 	projectDue bool
-	storeErr   error
-	lost       bool              // the store said so while at work; it is dropped once it is acquired again
-	readable   [2]uint64         // watermarks at which the read under way may be answered
-	reading    *projection.Batch // in flight when it was asked for: it may lack what is in there
-	last       tailEvent         // where the folded log ends; without the event
+	// leaving is set by the driver when the partition is to be handed over: what has been done is
+	// recorded, and nothing new is begun.
+	leaving  bool
+	looked   bool // the due index was just read
+	storeErr error
+	lost     bool              // the store said so while at work; it is dropped once it is acquired again
+	readable [2]uint64         // watermarks at which the read under way may be answered
+	reading  *projection.Batch // in flight when it was asked for: it may lack what is in there
+	last     tailEvent         // where the folded log ends; without the event
 
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool

@@ -28,11 +28,17 @@ func (o *owner) loop() op {
 	}
 	o.phase = ready
 	o.project()
-	if until, due := o.timers.Read(o.now); due {
-		o.phase = scanning
-		o.asked()
-		return opIndex{due: until}
+	if o.swamped() {
+		return opIdle{until: o.now + ackDelay}
 	}
+	if !o.looked { // twice in a row, and a store that is slow would keep it from all else
+		if until, due := o.timers.Read(o.now); due {
+			o.phase, o.looked = scanning, true
+			o.asked()
+			return opIndex{due: until}
+		}
+	}
+	o.looked = false
 	o.gather()
 	if len(o.queue) == 0 && (o.ackSince == 0 || o.now < o.ackSince+ackDelay) {
 		return opIdle{until: o.wake()}
@@ -74,6 +80,9 @@ func (o *owner) gather() {
 		o.queue = append(o.queue, quarantineUnit(id, o.poisoned[id]))
 	}
 	add(&o.results)
+	if o.leaving {
+		return
+	}
 	add(&o.inbox)
 	// protocol rule 10: what the inbox held at recovery may have the result of a handler that
 	// seems to have been cut short.

@@ -43,6 +43,7 @@ type runner struct {
 	began    time.Time       // of the open transaction
 	events   int             // in it
 	status   PartitionStatus // under mu
+	sent     time.Time       // when the store was given what it has not answered; under mu
 	consumed []consumed
 	trimmed  int64
 	scanFrom int64     // of the due index
@@ -186,13 +187,17 @@ func (r *runner) collect(ctx context.Context) error {
 	m := r.mail
 	r.mail = mail{forwarded: m.forwarded}
 	r.note()
+	if len(r.o.inbox) >= inboxLimit { // it would grow without end under an owner that waits
+		r.mail.inbox, m.inbox = m.inbox, nil
+	}
 	if ctx.Err() != nil {
-		m.inbox = nil // the next owner reads them
+		r.mail.inbox, m.inbox = nil, nil // the next owner reads them
 		r.mail.calls, m.calls = m.calls, nil
 		m.left = nil // all waits end
 	}
 	r.room.Broadcast()
 	r.mu.Unlock()
+	r.o.leaving = ctx.Err() != nil
 	r.o.inbox = append(r.o.inbox, m.inbox...)
 	r.o.results = append(r.o.results, m.results...)
 	r.o.calls = append(r.o.calls, m.calls...)
@@ -230,8 +235,11 @@ func (r *runner) dispatch(f effects) {
 	}
 	if f.apply != nil {
 		b, store, life := f.apply, r.store, r.life
+		began := time.Now()
+		r.mu.Lock()
+		r.sent = began
+		r.mu.Unlock()
 		r.wg.Go(func() {
-			began := time.Now()
 			err := store.Apply(life, *b)
 			if f := r.e.cfg.Observer.Store; f != nil {
 				f(time.Since(began), len(b.Put)+len(b.Del), err)
@@ -330,7 +338,11 @@ func (r *runner) idle(ctx context.Context, until int64) result {
 	}
 	r.mu.Lock()
 	r.note() // what came since collect, and nothing may come for long
+	left := len(r.mail.inbox) > 0 && len(r.o.inbox) < inboxLimit
 	r.mu.Unlock()
+	if left { // by collect, and its wake is used up
+		return result{}
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -379,7 +391,7 @@ func (r *runner) release(cause error) {
 	r.closeTail()
 	r.closeStore()
 	r.mu.Lock()
-	r.ready = false
+	r.ready, r.sent = false, time.Time{}
 	r.mail.inbox, r.mail.results, r.mail.applied, r.mail.forwarded, r.mail.failed = nil, nil, nil, 0, nil
 	r.mu.Unlock()
 }
