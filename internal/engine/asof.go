@@ -270,7 +270,7 @@ func (f *fold) window(ctx context.Context, s *finder, store projection.Store, p 
 		return s.start, 0, false, nil
 	}
 	partitions := f.st.Partitions
-	offset, err := f.base(ctx, store, s.topicID)
+	offset, err := f.base(ctx, store, s)
 	if ctx.Err() != nil {
 		return 0, 0, false, context.Cause(ctx)
 	}

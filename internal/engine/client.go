@@ -228,26 +228,38 @@ func (e *Engine) see(ctx context.Context, id string, wait bool) (*machine.Instan
 		return nil, fmt.Errorf("engine: instance: %w", err)
 	}
 	partition := eventlog.PartitionOf(id, e.log.Partitions())
-	x, err := e.ask(ctx, partition, unit{request: eventlog.Request{ID: id}, offset: -1, read: true, wait: wait})
-	switch {
-	case err == nil:
-		return x.instance, nil
-	case !errors.Is(err, errMoved):
-		return nil, err
-	case wait:
-		return e.waitRemote(ctx, partition, id)
+	for {
+		x, err := e.ask(ctx, partition, unit{request: eventlog.Request{ID: id}, offset: -1, read: true, wait: wait})
+		if err == nil {
+			return x.instance, nil
+		}
+		if !errors.Is(err, errMoved) {
+			return nil, err
+		}
+		if !wait {
+			break
+		}
+		i, err := e.waitRemote(ctx, partition, id)
+		if !errors.Is(err, ErrTrimmed) {
+			return i, err
+		}
+		// Only an owner can tell, and perhaps this process is about to be one.
+		if sleep(ctx, trimmedWait); ctx.Err() != nil {
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
 	}
 	if i, answered, err := e.getElsewhere(ctx, partition, id); answered {
 		return i, err
 	}
-	f := newFold(e.log.Partitions(), id)
-	if err := f.catchUp(ctx, e.log, e.store, e.eventsID, 0); err != nil {
-		return nil, err
-	}
-	return f.instance()
+	i, _, err := ReadInstance(ctx, e.log, e.store, id)
+	return i, err
 }
 
-// waitRemote follows an instance of another owner until its run has ended.
+// trimmedWait is how long Wait waits for an owner where the log alone can't tell.
+const trimmedWait = 100 * time.Millisecond
+
+// waitRemote follows an instance of another owner until its run has ended. ErrTrimmed: the
+// log has dropped the events that would tell whether there is one.
 func (e *Engine) waitRemote(ctx context.Context, partition int32, id string) (*machine.Instance, error) {
 	s, err := e.followers.subscribe(ctx, partition, id)
 	if err != nil {
@@ -256,7 +268,7 @@ func (e *Engine) waitRemote(ctx context.Context, partition int32, id string) (*m
 	defer s.close()
 	f := newFold(e.log.Partitions(), id)
 	// What stands before the subscription's beginning is read here, the rest comes by it.
-	if err := f.catchUp(ctx, e.log, e.store, e.eventsID, s.from); err != nil {
+	if err := f.read(ctx, e.log, e.store, s.from); err != nil {
 		return nil, err
 	}
 	for {

@@ -162,12 +162,28 @@ func (f *fold) event(ev *eventlog.Event) error {
 	return nil
 }
 
+// read folds the events up to an offset (0 = the end now). ErrNotFound, or ErrTrimmed where the
+// events that would tell are gone.
+func (f *fold) read(ctx context.Context, log eventlog.Log, store projection.Store, until int64) error {
+	s, err := newFinder(ctx, log, f.partition)
+	if err != nil {
+		return err
+	}
+	if err := f.catchUp(ctx, s, store, until); err != nil {
+		return s.trimmed(err)
+	}
+	if _, err := f.instance(); errors.Is(err, ErrNotFound) {
+		return s.absent(ctx, f)
+	}
+	return nil
+}
+
 // catchUp folds the events up to an offset (0 = the end now), beginning with what the store
 // has of the instance where it can be read from here. store may be nil.
-func (f *fold) catchUp(ctx context.Context, log eventlog.Log, store projection.Store, topicID string, until int64) error {
+func (f *fold) catchUp(ctx context.Context, s *finder, store projection.Store, until int64) error {
 	from := int64(0)
 	if store != nil {
-		offset, err := f.base(ctx, store, topicID)
+		offset, err := f.base(ctx, store, s)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -177,7 +193,7 @@ func (f *fold) catchUp(ctx context.Context, log eventlog.Log, store projection.S
 		from = offset
 	}
 	var failed error
-	sc := scan{log: log, partition: f.partition, topicID: topicID, id: f.id, from: from, until: until}
+	sc := scan{log: s.log, partition: f.partition, topicID: s.topicID, id: f.id, from: from, until: until}
 	if err := sc.run(ctx, func(ev *eventlog.Event, offset int64) bool {
 		if failed = f.event(ev); failed != nil {
 			failed = fmt.Errorf("fold offset %d of partition %d: %w", offset, f.partition, failed)
@@ -189,15 +205,16 @@ func (f *fold) catchUp(ctx context.Context, log eventlog.Log, store projection.S
 	return failed
 }
 
-// base takes the store's row of the instance and says from which offset to go on.
-func (f *fold) base(ctx context.Context, store projection.Store, topicID string) (offset int64, err error) {
+// base takes the store's row of the instance and says from which offset to go on. Nothing is
+// taken from a store that is older than the log's beginning.
+func (f *fold) base(ctx context.Context, store projection.Store, s *finder) (offset int64, err error) {
 	v, err := store.View(ctx, f.partition)
 	if err != nil {
 		return 0, err
 	}
 	defer v.Close()
 	w, err := v.Watermark(ctx)
-	if err != nil || w.N == 0 || w.LogID != topicID {
+	if err != nil || w.N == 0 || w.LogID != s.topicID || w.Offset < s.start {
 		return 0, err
 	}
 	values, at, err := v.Get(ctx, projection.KindInstance, [][]byte{[]byte(f.id)})

@@ -468,17 +468,10 @@ func countPartition(ctx context.Context, store viewer, p int32, f *Filter, count
 // ErrTrimmed: the store can't be read, and the log has dropped the events that would tell.
 func ReadInstance(ctx context.Context, log eventlog.Log, store projection.Store, id string) (*machine.Instance, *machine.Plan, error) {
 	f := newFold(log.Partitions(), id)
-	s, err := newFinder(ctx, log, f.partition)
-	if err != nil {
+	if err := f.read(ctx, log, store, 0); err != nil {
 		return nil, nil, err
 	}
-	if err := f.catchUp(ctx, log, store, s.topicID, 0); err != nil {
-		return nil, nil, s.trimmed(err)
-	}
 	i, err := f.instance()
-	if errors.Is(err, ErrNotFound) {
-		err = s.absent(ctx, f)
-	}
 	if err != nil {
 		return nil, nil, err
 	}

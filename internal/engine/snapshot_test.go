@@ -357,6 +357,9 @@ func TestTrimmedLog(t *testing.T) {
 		if err := e.Register(ctx, runOrders(t)); err != nil {
 			t.Fatal(name, err)
 		}
+		// Who waits before the partitions are here is answered when they are.
+		early, waited := fmt.Sprintf("m-%03d", k), make(chan error, 1)
+		go func() { waited <- second(e.Wait(ctx, early)) }()
 		run, stop := context.WithCancel(ctx)
 		done := make(chan error, 1)
 		go func() { done <- e.Run(run) }()
@@ -367,6 +370,9 @@ func TestTrimmedLog(t *testing.T) {
 				t.Fatalf("%s: %+v, %v", name, i, err)
 			}
 			k += 2
+		}
+		if err := <-waited; err != nil {
+			t.Errorf("%s: who waited from the beginning: %v", name, err)
 		}
 		stop()
 		if err := errors.Join(<-done, e.Close()); err != nil {
