@@ -44,7 +44,7 @@ func TestAuditWhileItGrows(t *testing.T) {
 			for k := client; k < n; k += 4 {
 				order := fmt.Sprint(k)
 				if k%3 == 0 { // early
-					publish(ctx, t, log, order)
+					publish(ctx, t, log, "signals", order)
 				}
 				h, err := waiters.Start(ctx, e, "w-"+order, job{Order: order})
 				if err != nil {
@@ -52,10 +52,10 @@ func TestAuditWhileItGrows(t *testing.T) {
 					return
 				}
 				if k%3 > 0 {
-					publish(ctx, t, log, order)
+					publish(ctx, t, log, "signals", order)
 				}
 				if k%3 == 1 { // twice
-					publish(ctx, t, log, order)
+					publish(ctx, t, log, "signals", order)
 				}
 				if _, err := h.Wait(ctx); err != nil {
 					t.Error(err)
@@ -100,8 +100,8 @@ func TestAuditWhileItGrows(t *testing.T) {
 	<-done
 }
 
-func publish(ctx context.Context, t *testing.T, log eventlog.Log, order string) {
-	if err := log.Publish(ctx, eventlog.Record{Topic: "signals", Partition: -1, Key: []byte(order), Value: fmt.Appendf(nil, `{"order":%q}`, order)}); err != nil {
+func publish(ctx context.Context, t *testing.T, log eventlog.Log, topic, order string) {
+	if err := log.Publish(ctx, eventlog.Record{Topic: topic, Partition: -1, Key: []byte(order), Value: fmt.Appendf(nil, `{"order":%q}`, order)}); err != nil {
 		t.Error(err)
 	}
 }

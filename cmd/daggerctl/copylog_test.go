@@ -22,9 +22,9 @@ import (
 	"github.com/godagger/dagger/workflow"
 )
 
-// TestCopyLog moves an application from a directory to Kafka and into another directory: on
+// TestCopyLogKafka moves an application from a directory to Kafka and into another directory: on
 // the brokers that KAFKA_BROKERS names, or on a fake one. Instances that wait go on in each.
-func TestCopyLog(t *testing.T) {
+func TestCopyLogKafka(t *testing.T) {
 	brokers := os.Getenv("KAFKA_BROKERS")
 	if brokers == "" {
 		c, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -47,17 +47,14 @@ func TestCopyLog(t *testing.T) {
 		return out.String() + errs.String()
 	}
 
+	w := newWaiting()
 	// A first life: of eight that wait two get their message.
-	withEngineOn(ctx, t, first+"?partitions=2", func(e *workflow.Engine) {
-		for k := range 8 {
-			if _, err := waiters.Start(ctx, e, fmt.Sprintf("w-%d", k), job{Order: fmt.Sprint(k)}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		goOn(ctx, t, e, 0, 1)
+	w.engineOn(ctx, t, first+"?partitions=2", func(e *workflow.Engine) {
+		w.start(ctx, t, e, 8)
+		w.goOn(ctx, t, e, 0, 1)
 	})
-	unread(ctx, t, first, 2)
-	if s := ctl(statusDone, "copy-log", "--from", first, "--to", kafka+"?replication=1"); !strings.Contains(s, "1 messages of signals") {
+	w.unread(ctx, t, first, 2)
+	if s := ctl(statusDone, "copy-log", "--from", first, "--to", kafka+"?replication=1"); !strings.Contains(s, "1 messages of "+w.topic) {
 		t.Errorf("copied: %s", s)
 	}
 	if s := ctl(statusRefused, "copy-log", "--from", first, "--to", kafka); !strings.Contains(s, "not empty") {
@@ -68,9 +65,9 @@ func TestCopyLog(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	withEngineOn(ctx, t, kafka+"?create=false", func(e *workflow.Engine) {
-		goOn(ctx, t, e, 3, 4)
-		ended(ctx, t, e, 2) // of the message that came while no engine ran
+	w.engineOn(ctx, t, kafka+"?create=false", func(e *workflow.Engine) {
+		w.goOn(ctx, t, e, 3, 4)
+		w.ended(ctx, t, e, 2) // of the message that came while no engine ran
 		// In use.
 		short, cancel := context.WithTimeoutCause(ctx, time.Second, engine.ErrNotQuiet)
 		defer cancel()
@@ -78,11 +75,11 @@ func TestCopyLog(t *testing.T) {
 			t.Error("a log that an engine uses was copied")
 		}
 	})
-	unread(ctx, t, kafka+"?create=false", 5)
+	w.unread(ctx, t, kafka+"?create=false", 5)
 	ctl(statusDone, "copy-log", "--from", kafka, "--to", last)
-	withEngineOn(ctx, t, last, func(e *workflow.Engine) {
-		goOn(ctx, t, e, 6, 7)
-		ended(ctx, t, e, 5)
+	w.engineOn(ctx, t, last, func(e *workflow.Engine) {
+		w.goOn(ctx, t, e, 6, 7)
+		w.ended(ctx, t, e, 5)
 	})
 	for _, url := range []string{kafka, last} {
 		store := "pebble:" + t.TempDir() + "/store"
@@ -112,14 +109,48 @@ func TestCopyLog(t *testing.T) {
 	}
 }
 
-// withEngineOn runs an engine on a log, until the log is settled.
-func withEngineOn(ctx context.Context, t *testing.T, url string, f func(*workflow.Engine)) {
+// waiting is a definition that waits for messages of a topic which is its own: the brokers may
+// have those of other tests.
+type waiting struct {
+	topic   string
+	waiters *workflow.Definition[job]
+}
+
+func newWaiting() waiting {
+	topic := "signals-" + strings.ToLower(rand.Text()[:10])
+	return waiting{topic, waitersOn(topic)}
+}
+
+// engineOn runs an engine on a log, until the log is settled.
+func (w waiting) engineOn(ctx context.Context, t *testing.T, url string, f func(*workflow.Engine)) {
 	t.Helper()
-	e, err := workflow.Open(ctx, workflow.Config{Log: url, Store: "mem:", Logger: slog.New(slog.DiscardHandler)})
+	w.engine(ctx, t, workflow.Config{Log: url, Store: "mem:", Logger: slog.New(slog.DiscardHandler)}, func(e *workflow.Engine) {
+		f(e)
+		for {
+			r, err := audit.Log(ctx, e.Log(), audit.Options{Settled: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Violations == 0 && !r.Moved {
+				return
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatal(r.Err())
+			}
+		}
+	})
+}
+
+// engine runs one while f does.
+func (w waiting) engine(ctx context.Context, t *testing.T, cfg workflow.Config, f func(*workflow.Engine)) {
+	t.Helper()
+	e, err := workflow.Open(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Register(waiters); err != nil {
+	if err := e.Register(w.waiters); err != nil {
 		t.Fatal(err)
 	}
 	life, stop := context.WithCancel(ctx)
@@ -137,47 +168,42 @@ func withEngineOn(ctx context.Context, t *testing.T, url string, f func(*workflo
 		}
 	}()
 	f(e)
-	for {
-		r, err := audit.Log(ctx, e.Log(), audit.Options{Settled: true})
-		if err != nil {
+}
+
+func (w waiting) start(ctx context.Context, t *testing.T, e *workflow.Engine, n int) {
+	t.Helper()
+	for k := range n {
+		if _, err := w.waiters.Start(ctx, e, fmt.Sprintf("w-%d", k), job{Order: fmt.Sprint(k)}); err != nil {
 			t.Fatal(err)
-		}
-		if r.Violations == 0 && !r.Moved {
-			return
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			t.Fatal(r.Err())
 		}
 	}
 }
 
 // goOn gives instances their message, and waits for their end.
-func goOn(ctx context.Context, t *testing.T, e *workflow.Engine, numbers ...int) {
+func (w waiting) goOn(ctx context.Context, t *testing.T, e *workflow.Engine, numbers ...int) {
 	t.Helper()
 	for _, k := range numbers {
-		publish(ctx, t, e.Log(), fmt.Sprint(k))
+		publish(ctx, t, e.Log(), w.topic, fmt.Sprint(k))
 	}
 	for _, k := range numbers {
-		ended(ctx, t, e, k)
+		w.ended(ctx, t, e, k)
 	}
 }
 
-func ended(ctx context.Context, t *testing.T, e *workflow.Engine, k int) {
+func (w waiting) ended(ctx context.Context, t *testing.T, e *workflow.Engine, k int) {
 	t.Helper()
-	if _, err := waiters.Handle(e, fmt.Sprintf("w-%d", k)).Wait(ctx); err != nil {
+	if _, err := w.waiters.Handle(e, fmt.Sprintf("w-%d", k)).Wait(ctx); err != nil {
 		t.Fatalf("w-%d: %v", k, err)
 	}
 }
 
 // unread publishes a message while no engine runs.
-func unread(ctx context.Context, t *testing.T, url string, k int) {
+func (w waiting) unread(ctx context.Context, t *testing.T, url string, k int) {
 	t.Helper()
 	log, err := eventlog.Open(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	publish(ctx, t, log, fmt.Sprint(k))
+	publish(ctx, t, log, w.topic, fmt.Sprint(k))
 }

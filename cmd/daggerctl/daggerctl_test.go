@@ -122,10 +122,14 @@ var (
 		}
 		return nil
 	})))
-	waiters = workflow.New("Waiter", workflow.Process("Wait", workflow.Listen("signal", "signals", workflow.By("order",
+	waiters = waitersOn("signals")
+)
+
+func waitersOn(topic string) *workflow.Definition[job] {
+	return workflow.New("Waiter", workflow.Process("Wait", workflow.Listen("signal", topic, workflow.By("order",
 		func(j *job) string { return j.Order }, func(s *notice) string { return s.Order }),
 		func(context.Context, *job, notice) (bool, error) { return true, nil })))
-)
+}
 
 func engineConfig() workflow.Config {
 	return workflow.Config{Log: defaultLog + "?partitions=2", Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
