@@ -79,14 +79,18 @@ func (p *part) apply(ctx context.Context, b *projection.Batch) error {
 // settled makes sure of a batch that was applied before.
 func (p *part) settled(ctx context.Context, st *state) error {
 	p.writer.trust(st.mark.token)
+	wait := p.cluster(ctx)
 	_, err := p.finish(ctx, st)
-	if err == nil {
-		err = p.sameCluster(ctx, st.mark)
-	}
-	if errors.Is(err, errMoved) { // whoever moved it on has made the rest
+	cluster, clusterErr := wait()
+	switch {
+	case errors.Is(err, errMoved): // whoever moved it on has made the rest
 		return nil
+	case err != nil:
+		return err
+	case clusterErr != nil:
+		return clusterErr
 	}
-	return err
+	return st.mark.whole(cluster)
 }
 
 // sameCluster says why a batch that was applied is lost all the same.

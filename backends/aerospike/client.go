@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +27,8 @@ type cluster struct {
 	mu     sync.Mutex // calls begin under it, until it is closed
 	calls  sync.WaitGroup
 	closed bool
+	next   *flight // the next question for the cluster's name, see stable
+	flying bool    // one is being asked
 }
 
 // connect waits for the cluster for as long as o.Timeout.
@@ -230,31 +231,6 @@ func each[T any](ctx context.Context, c *cluster, f func(*as.Node, *as.InfoPolic
 		}
 		return list, nil
 	})
-}
-
-// stable asks for the key of the cluster: a random number that is drawn anew whenever a node
-// was started, has left or has come, and an error while that goes on.
-const stable = "cluster-stable:ignore-migrations=true"
-
-func (c *cluster) cluster(ctx context.Context) (string, error) {
-	names, err := each(ctx, c, func(node *as.Node, policy *as.InfoPolicy) (string, error) {
-		answer, err := node.RequestInfo(policy, stable)
-		if err != nil {
-			return "", c.said(err)
-		}
-		name := answer[stable]
-		if name == "" || strings.HasPrefix(strings.ToUpper(name), "ERROR") || strings.HasPrefix(strings.ToUpper(name), "FAIL") {
-			return "", fmt.Errorf("the cluster is not whole: %.100s", name)
-		}
-		return name, nil
-	})
-	if err != nil {
-		return "", err
-	}
-	if names = slices.Compact(names); len(names) != 1 {
-		return "", fmt.Errorf("%w: the nodes are in different clusters", errPasses)
-	}
-	return names[0], nil
 }
 
 func (c *cluster) settings(ctx context.Context) ([]settings, error) {

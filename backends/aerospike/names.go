@@ -1,7 +1,6 @@
 package aerospike
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -31,13 +30,19 @@ type space struct {
 	inc       int64
 }
 
-func (s space) page(id int64) string { return fmt.Sprintf("%d/%d/p/%d", s.partition, s.inc, id) }
-func (s space) row(key string) string {
-	return fmt.Sprintf("%d/%d/r/%s", s.partition, s.inc, key)
-}
+func (s space) page(id int64) string  { return string(s.name('p', id)) }
+func (s space) row(key string) string { return string(append(s.base('r'), key...)) }
 func (s space) piece(id int64, k int) string {
-	return fmt.Sprintf("%d/%d/b/%d/%d", s.partition, s.inc, id, k)
+	return string(strconv.AppendInt(append(s.name('b', id), '/'), int64(k), 10))
 }
+
+func (s space) base(sort byte) []byte {
+	b := strconv.AppendInt(make([]byte, 0, 80), int64(s.partition), 10)
+	b = strconv.AppendInt(append(b, '/'), s.inc, 10)
+	return append(b, '/', sort, '/')
+}
+
+func (s space) name(sort byte, id int64) []byte { return strconv.AppendInt(s.base(sort), id, 10) }
 
 // bins are the bins that all records of the incarnation have, and others.
 func (s space) bins(more ...bin) []bin {

@@ -111,7 +111,9 @@ func (p *part) complete(ctx context.Context, m *mark) (*state, error) {
 // state's token: the token is still there, and no node was started, has left or has come since
 // the incarnation began. errMoved: read again. Protocol rule 26.
 func (p *part) check(ctx context.Context, st *state) error {
+	wait := p.cluster(ctx)
 	r, err := p.s.readOne(ctx, read{key: p.key, bins: []string{binToken}})
+	cluster, clusterErr := wait()
 	switch {
 	case err != nil:
 		return err
@@ -121,12 +123,25 @@ func (p *part) check(ctx context.Context, st *state) error {
 		return nil
 	case st.mark == nil || r.int(binToken) != st.mark.token:
 		return errMoved
-	}
-	cluster, err := p.s.clusterName(ctx)
-	if err != nil {
-		return err
+	case clusterErr != nil:
+		return clusterErr
 	}
 	return st.mark.whole(cluster)
+}
+
+// cluster asks how the cluster is called, while the caller does something else. He must wait.
+func (p *part) cluster(ctx context.Context) (wait func() (string, error)) {
+	var name string
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		name, err = p.s.clusterName(ctx)
+	}()
+	return func() (string, error) {
+		<-done
+		return name, err
+	}
 }
 
 // view calls f with states until what f read is all of one state, which it returns. f fails with
