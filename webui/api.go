@@ -27,6 +27,12 @@ func (s *server) api(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+instances+"/{id}/events", past.events)
 	mux.HandleFunc("GET "+instances+"/{id}/history", past.history)
 	mux.HandleFunc("GET "+instances+"/{id}/diff", past.diff)
+	mux.HandleFunc("GET "+instances+"/{id}/export", past.exportOne)
+	mux.HandleFunc("GET /api/v1/export", past.exportAll)
+	if len(s.Imports) > 0 {
+		mux.HandleFunc("POST /api/v1/import", past.load)
+	}
+	(&operations{server: s}).routes(mux)
 	mux.HandleFunc("POST "+instances+"/{id}/stop", s.act((*workflow.Engine).Stop, s.tell))
 	mux.HandleFunc("POST "+instances+"/{id}/retry", s.act((*workflow.Engine).Retry, s.tell))
 	mux.HandleFunc("DELETE "+instances+"/{id}", s.act((*workflow.Engine).Delete, func(_ context.Context, w http.ResponseWriter, _ string) {
@@ -39,6 +45,9 @@ func unknown(q url.Values, known ...string) *problem {
 	for k := range q {
 		if !slices.Contains(known, k) {
 			p := bad(fmt.Sprintf("parameter %q; there are %s", k, strings.Join(known, ", ")))
+			if len(known) == 0 {
+				p = bad(fmt.Sprintf("parameter %q; there is none here", k))
+			}
 			return &p
 		}
 	}

@@ -230,7 +230,20 @@ func (s *past) diff(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := difference{ID: id, Changes: []change{}}
 	for _, c := range found {
-		answer.Changes = append(answer.Changes, change{c.Path, json.RawMessage(c.From), json.RawMessage(c.To)})
+		answer.Changes = append(answer.Changes, changeOf(c))
 	}
 	send(w, http.StatusOK, answer)
+}
+
+func changeOf(c workflow.Change) change {
+	return change{c.Path, raw(c.From), raw(c.To)}
+}
+
+// raw is JSON as it is, and anything else as a string.
+func raw(s string) json.RawMessage {
+	if s == "" || json.Valid([]byte(s)) {
+		return json.RawMessage(s)
+	}
+	data, _ := json.Marshal(s) // a string never fails
+	return data
 }

@@ -40,11 +40,12 @@ func moment(q url.Values, name string) (m workflow.Moment, p *problem) {
 type past struct {
 	*server
 	scanning chan struct{} // of those that read through a partition
+	loading  chan struct{} // of the import
 	fleets   fleets
 }
 
 func newPast(s *server) *past {
-	return &past{server: s, scanning: make(chan struct{}, scans), fleets: fleets{turn: make(chan struct{}, 1)}}
+	return &past{server: s, scanning: make(chan struct{}, scans), loading: make(chan struct{}, 1), fleets: fleets{turn: make(chan struct{}, 1)}}
 }
 
 // reading waits until a request may read through a partition.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/workflow"
 )
 
@@ -40,9 +41,11 @@ var codes = []struct {
 	{workflow.ErrTooLarge, http.StatusRequestEntityTooLarge, "too_large"},
 	{workflow.ErrTrimmed, http.StatusGone, "trimmed"},
 	{workflow.ErrMoment, http.StatusBadRequest, "moment"},
+	{workflow.ErrNoSnapshots, http.StatusNotImplemented, "no_snapshots"},
 	{workflow.ErrCursor, http.StatusBadRequest, "cursor"},
 	{workflow.ErrBusy, http.StatusServiceUnavailable, "busy"},
 	{workflow.ErrClosed, http.StatusServiceUnavailable, "closed"},
+	{eventlog.ErrClosed, http.StatusServiceUnavailable, "closed"},
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "timeout"},
 }
 

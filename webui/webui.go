@@ -2,7 +2,8 @@
 // its root or, with http.StripPrefix, anywhere else. docs/http.md describes every path:
 //
 //	/livez /readyz /metrics        health and metrics
-//	/api/v1/instances...           start, look at, list, stop and retry instances
+//	/api/v1/instances...           start, look at, list, stop and retry instances, also as they were
+//	/api/v1/operations...          verify, rebuild and copy the store
 //	/tasks/... /service/ready      the paths of the seed, in its shapes
 //	/peers/v1/...                  for other workers, see workflow.Config.Address
 //
@@ -27,6 +28,9 @@ type Options struct {
 	// /api/v1/store/checkpoint?name=NAME copies the engine's store into a new directory in it
 	// while the engine works.
 	Checkpoints string
+	// Imports are URLs of empty logs by name. Where there are some, POST /api/v1/import?to=NAME
+	// makes a new application of an export in one of them.
+	Imports map[string]string
 }
 
 // callTime is how long an answer of the engine may take.
