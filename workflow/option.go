@@ -95,7 +95,8 @@ func Concurrency(n int) Option {
 }
 
 // Reprocess lets a Listen task that has completed work again on each later message, as long as
-// the instance runs; the flow is not held up by it. The instance ends when such work has.
+// the instance runs; the flow is not held up by it. The instance ends when such work has; in a
+// run of a ForEach such work ends with the run.
 // done=false has no meaning then. An error is that of the task: the instance fails.
 func Reprocess() Option {
 	return Option{"Reprocess", []eventlog.Kind{eventlog.Listen}, func(*node) {}}
@@ -103,8 +104,8 @@ func Reprocess() Option {
 
 // SkipTo lets a message for a Listen task that was not reached yet skip what lies before it.
 // The path is that of the task, or of a process around it, in which the flow then begins;
-// looked up as that of Goto. It does not skip a decision that was not made, or into an item of
-// a ForEach that was not begun: the message then waits as any other.
+// looked up as that of Goto. It does not lead into a branch that was not chosen yet, or into an
+// item of a ForEach that was not begun: the message then waits as any other.
 func SkipTo(path string) Option {
 	return Option{"SkipTo", []eventlog.Kind{eventlog.Listen}, func(n *node) { n.skipTo = path }}
 }

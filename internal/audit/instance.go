@@ -266,7 +266,8 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 	// What the flow went back before is forgotten first: it may start again in this event.
 	for _, x := range e.Ends {
 		if x.Status == "NOT_STARTED" {
-			p.check(i, e, e.Choice != "", "forgets %s, and the flow does not go back", x.Path)
+			t := i.task(x.Path) // what was skipped when something before it failed is reached again after a retry
+			p.check(i, e, e.Choice != "" || t != nil && t.status == skipped, "forgets %s, and the flow does not go back", x.Path)
 			i.forget(x.Path)
 		}
 	}

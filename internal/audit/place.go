@@ -13,6 +13,11 @@ func (l *plan) node(path string) *node {
 	if n := l.nodes[path]; n != nil || !strings.Contains(path, "[") {
 		return n
 	}
+	return l.nodes[pattern(path)]
+}
+
+// pattern is the plan's path of an instance's path.
+func pattern(path string) string {
 	var b strings.Builder
 	for k := 0; k < len(path); k++ {
 		b.WriteByte(path[k])
@@ -20,7 +25,7 @@ func (l *plan) node(path string) *node {
 			path = path[:k+1] + path[k+2:]
 		}
 	}
-	return l.nodes[b.String()]
+	return b.String()
 }
 
 // cut splits the path of a run of a ForEach or Dynamic, "Ship[3]".
@@ -80,24 +85,22 @@ func (p *partition) endItem(i *instance, x eventlog.End, s status, e *eventlog.E
 	p.check(i, e, has != completed && has != skipped, "ends %s, which has ended", x.Path)
 	t.items[index] = s
 	if s == completed || s == skipped {
-		i.forgetInside(x.Path)
+		i.forgetInside(x.Path + "/")
 	}
 }
 
-// forgetInside drops what is known of the nodes inside a run, or of all runs of a ForEach.
-func (i *instance) forgetInside(path string) {
-	is := func(o string) bool {
-		return len(o) > len(path) && strings.HasPrefix(o, path) && strings.IndexByte("/[@", o[len(path)]) >= 0
-	}
-	i.tasks = slices.DeleteFunc(i.tasks, func(t task) bool { return is(t.path) })
-	i.keys = slices.DeleteFunc(i.keys, func(k eventlog.TaskKey) bool { return is(k.Path) })
+// forgetInside drops what is known of the nodes inside a run, or of all runs of a ForEach: of
+// those whose paths begin with a prefix.
+func (i *instance) forgetInside(prefix string) {
+	i.tasks = slices.DeleteFunc(i.tasks, func(t task) bool { return strings.HasPrefix(t.path, prefix) })
+	i.keys = slices.DeleteFunc(i.keys, func(k eventlog.TaskKey) bool { return strings.HasPrefix(k.Path, prefix) })
 }
 
 // forgetItems drops the runs of a ForEach.
 func (i *instance) forgetItems(path string) {
 	if t := i.task(path); t != nil && t.items != nil {
 		t.items = nil
-		i.forgetInside(path)
+		i.forgetInside(path + "[")
 	}
 }
 
@@ -107,19 +110,18 @@ func (i *instance) forget(path string) {
 	i.tasks = slices.DeleteFunc(i.tasks, func(t task) bool { return t.path == path })
 }
 
-// value is the computed value of a node; the runs of a Dynamic share one.
+// value is the computed value of a node; the runs of a Dynamic share one where they have the
+// same parameters.
 func (i *instance) value(path string) string {
 	if !strings.Contains(path, "[") || i.plan == nil {
 		return i.key(path)
 	}
-	shared := path
+	scope := ""
 	runs(path, func(run, _ string) {
 		of, _, _ := cut(run)
-		if n := i.plan.node(of); n != nil && n.Kind == eventlog.Dynamic {
-			done := len(path) - len(run) // what is behind, which is not changed yet
-			at := strings.LastIndexByte(shared[:len(shared)-done], '[')
-			shared = shared[:at] + "[]" + shared[len(shared)-done:]
+		if n := i.plan.node(of); n != nil && n.Kind == eventlog.ForEach {
+			scope = run
 		}
 	})
-	return i.key(shared)
+	return i.key(scope + pattern(path[len(scope):]))
 }

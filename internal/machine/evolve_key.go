@@ -62,9 +62,11 @@ func (s *State) correlation(e *eventlog.Event) {
 	}
 }
 
-// given counts the message at a waiter that it was given to alone.
+// given counts the message at a waiter that it was given to alone, where one of them takes
+// messages alone.
 func (s *State) given(e *eventlog.Event) {
-	if w := s.Keys[keyOf(e)].Waiter(e.After); w != nil && w.One {
+	k := s.Keys[keyOf(e)]
+	if w := k.Waiter(e.After); w != nil && e.Sole && slices.ContainsFunc(k.Waiters, func(w Waiter) bool { return w.One }) {
 		w.Given++
 		s.changed(Row{Kind: RowWaiter, Key: keyOf(e), N: w.N})
 	}

@@ -236,7 +236,7 @@ func (i *Instance) noteItem(x eventlog.End) {
 	s := Status(x.Status)
 	i.changeItems(items.Path, func(y *Items) { y.set(k, itemState(s)) })
 	if s == Completed || s == Skipped {
-		i.forgetInside(x.Path)
+		i.forgetInside(x.Path + "/")
 	}
 }
 

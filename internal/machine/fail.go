@@ -109,11 +109,20 @@ func (f *flow) endInside(pl place, s Status) {
 // culprit is the first node whose failure made the instance fail.
 func (f *flow) culprit() (path, why string) {
 	for _, k := range f.i.Tasks {
-		if pl, ok := f.plan.place(k.Path); ok && k.Status == Failure && k.Error != "" && (k.Over || !f.absorbed(pl)) {
+		if pl, ok := f.plan.place(k.Path); ok && k.Status == Failure && k.Error != "" && !f.leftBehind(pl, &k) {
 			return k.Path, k.Error
 		}
 	}
 	return "", ""
+}
+
+// leftBehind says that a task that failed or was stopped is not what the instance failed with,
+// and that a retry has nothing to do with it.
+func (f *flow) leftBehind(pl place, k *Task) bool {
+	if k.Over { // the flow has gone on behind it in any case
+		return k.Status == Failure && pl.n.Continue
+	}
+	return f.absorbed(pl)
 }
 
 // absorbed says that a failed node is behind the flow: it was allowed to fail, or a node

@@ -134,6 +134,10 @@ func (f *flow) start(pl place) {
 	due, now := int64(0), max(f.t.Now, f.t.S.At)
 	switch pl.n.Kind {
 	case eventlog.At, eventlog.Monitor:
+	case eventlog.Listen:
+		if !f.hasMessage(pl) {
+			due = f.t.due(pl.n)
+		}
 	case eventlog.Parallel, eventlog.Process:
 		if pl.n.Deadline > 0 {
 			due = now + pl.n.Deadline
@@ -142,6 +146,15 @@ func (f *flow) start(pl place) {
 		due = f.t.due(pl.n)
 	}
 	f.starts(eventlog.Start{Path: pl.path, Kind: pl.n.Kind, Due: due})
+}
+
+// hasMessage says that a listener goes on with the message that it had: its time-out is that of
+// a wait.
+func (f *flow) hasMessage(pl place) bool {
+	k := f.task(pl.path)
+	return k != nil && k.Message != nil && !slices.ContainsFunc(f.e.Ends, func(x eventlog.End) bool {
+		return x.Path == pl.path && x.Status == string(NotStarted)
+	})
 }
 
 func (f *flow) starts(s eventlog.Start) {

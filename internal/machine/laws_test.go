@@ -17,7 +17,7 @@ var (
 	seedFlag  = flag.Uint64("seed", 0, "run the laws on this seed alone")
 	traceFlag = flag.Int("lines", 30, "requests and events that a failure of TestLaws prints")
 	seedsFlag = flag.Int("seeds", 80, "histories that TestLaws runs")
-	flowsFlag = flag.Int("flows", 3000, "plans that TestOracle runs")
+	flowsFlag = flag.Int("flows", 2000, "histories that TestOracle runs")
 )
 
 // TestLaws runs random plans through random requests, sensible ones and nonsense, and checks
@@ -132,7 +132,7 @@ func (h *history) plan(name string, version int) *Plan {
 	nodes := g.nodes("", h.r.IntN(4), 1)
 	of := Plan{Name: name, Version: version, Root: nodes}
 	if h.chance(60) {
-		h.widen(nodes)
+		widen(h.r, nodes, 1)
 		of.Retain = int64(h.r.IntN(2)) * 5000
 	}
 	p, err := Build(of)

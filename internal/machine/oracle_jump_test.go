@@ -2,23 +2,10 @@ package machine
 
 import (
 	"maps"
-	"math/rand/v2"
-	"slices"
 	"strings"
 
 	"github.com/godagger/dagger/eventlog"
 )
-
-// left stands for whatever a node has come to that the flow has jumped over, or out of. It does
-// not execute.
-const left Status = "left"
-
-func (o *oracle) leave(v spot) {
-	o.set(v, left)
-	for _, c := range o.inside(v) {
-		o.leave(c)
-	}
-}
 
 // jump lets the flow go elsewhere when a node has failed just now that says where: the
 // innermost one that may still.
@@ -36,14 +23,22 @@ func (o *oracle) jump() {
 			look(c)
 		}
 	}
-	look(spot{n: &o.plan.root})
+	look(o.root())
 	if found.n == nil {
 		return
 	}
 	o.jumps[found.path]++
 	run := func(path string) int { return strings.LastIndexByte(path, ']') + 1 }
 	to := found.path[:run(found.path)] + found.n.Goto[run(found.n.Goto):]
-	o.goTo(spot{n: &o.plan.root}, found.path, to)
+	maps.DeleteFunc(o.status, func(p string, _ Status) bool { return within(p, found.path) })
+	o.assign(found, Skipped) // all around it is as it was before
+	o.goTo(o.root(), found.path, to)
+}
+
+// look sees how everything stands before something happens.
+func (o *oracle) look() {
+	o.status, o.nodes = map[string]Status{}, map[string]*Node{}
+	o.assign(o.root(), "")
 }
 
 // goTo goes from one path to the other, both inside v: nodes before the target are skipped,
@@ -66,7 +61,7 @@ func (o *oracle) goTo(v spot, from, to string) {
 	for k := range inside {
 		switch {
 		case at <= k && k < target:
-			o.skipped[inside[k].path] = o.clock
+			o.skip(inside[k])
 		case target < k && k <= at:
 			o.forget(inside[k].path)
 		}
@@ -83,49 +78,120 @@ func (o *oracle) enter(v spot, to string, forward bool) {
 		o.forget(to)
 		return
 	}
-	before := true
+	delete(o.times, v.path) // its deadline begins anew
+	maps.DeleteFunc(o.monitors, func(p string, a *activity) bool { return strings.HasPrefix(p, v.path+"@") && a.status != Executing })
+	before := v.n.Kind == eventlog.Process
 	for _, c := range o.inside(v) {
 		switch {
 		case within(to, c.path):
 			before = false
 			o.enter(c, to, forward)
+		case v.n.Kind == eventlog.Parallel:
 		case !before:
 			o.forget(c.path)
 		default:
 			if s, _ := o.eval(c); forward || s == Executing || s == Failure && !c.n.Continue {
-				o.skipped[c.path] = o.clock
+				o.skip(c)
 			}
 		}
 	}
 }
 
-// forget makes a node as if it had not been reached.
-func (o *oracle) forget(path string) {
-	maps.DeleteFunc(o.results, func(p string, _ outcome) bool { return within(strings.TrimRight(p, "#!"), path) })
-	maps.DeleteFunc(o.working, func(p string, _ bool) bool { return within(p, path) })
-	maps.DeleteFunc(o.skipped, func(p string, _ int) bool { return within(p, path) })
-}
-
-// gotos lets some nodes say where the flow goes on when they have failed.
-func gotos(r *rand.Rand, root []Node) {
-	var all []*Node
-	kinds := map[string]eventlog.Kind{"": eventlog.Process}
-	var walk func(nodes []Node)
-	walk = func(nodes []Node) {
-		for k := range nodes {
-			n := &nodes[k]
-			all, kinds[n.Path] = append(all, n), n.Kind
-			walk(n.Nodes)
-		}
-	}
-	walk(root)
-	for _, n := range all {
-		if strings.HasSuffix(n.Path, "[]") || r.IntN(5) > 0 {
+// skip passes over a node: what executes there is skipped, the rest stays as it is.
+func (o *oracle) skip(v spot) {
+	o.skipped[v.path] = o.clock
+	maps.DeleteFunc(o.frozen, func(p string, _ Status) bool { return within(p, v.path) }) // they are in o.status, if anything is known
+	for path, s := range o.status {
+		if !within(path, v.path) || o.gone(path, v.path) {
 			continue
 		}
-		l := slices.DeleteFunc(slices.Clone(all), func(to *Node) bool { return !reaches(n.Path, to.Path, kinds) })
-		if len(l) > 0 {
-			n.Continue, n.Goto, n.Gotos = false, pick(r, l).Path, 1+r.IntN(2)
+		if s == Executing {
+			s = Skipped
+		}
+		o.frozen[path] = s
+	}
+}
+
+// gone says that a node is in a run of a ForEach of which nothing is known when it is skipped.
+func (o *oracle) gone(path, inside string) bool {
+	for at := len(inside); at < len(path); at++ {
+		if path[at] != '[' && path[at] != ']' {
+			continue
+		}
+		p := path[:at]
+		if path[at] == ']' {
+			p = path[:at+1]
+		}
+		n := o.plan.Node(p)
+		if p != path && (n.Kind == eventlog.ForEach || n.item && n.parent.Kind == eventlog.ForEach) && o.status[p] != Failure {
+			return true
 		}
 	}
+	return false
+}
+
+// forget makes a node as if it had not been reached.
+func (o *oracle) forget(path string) {
+	of := func(p string) bool { return within(strings.TrimRight(p, "#!"), path) }
+	maps.DeleteFunc(o.results, func(p string, _ outcome) bool { return of(p) })
+	maps.DeleteFunc(o.working, func(p string, _ bool) bool { return of(p) })
+	maps.DeleteFunc(o.skipped, func(p string, _ int) bool { return of(p) })
+	maps.DeleteFunc(o.frozen, func(p string, _ Status) bool { return of(p) })
+	maps.DeleteFunc(o.held, func(p string, _ *message) bool { return of(p) })
+	for _, m := range []map[string]*activity{o.acts, o.times, o.monitors, o.over} {
+		maps.DeleteFunc(m, func(p string, _ *activity) bool { return of(p) })
+	}
+	maps.DeleteFunc(o.params, func(p string, _ map[string]string) bool { return p != "" && of(p) })
+	maps.DeleteFunc(o.known, func(p string, _ map[string]string) bool { return p != "" && of(p) })
+}
+
+// skipTo lets the flow go on where a listener says that was not reached: where something
+// before it, in the same process, is at work, and what lies between is known.
+func (o *oracle) skipTo(l spot) bool {
+	to := l.path
+	for pattern(to) != l.n.SkipTo {
+		to = above(to)
+	}
+	v := o.root()
+	for v.path != to {
+		at, target := -1, -1
+		inside := o.inside(v)
+		for k, c := range inside {
+			if at < 0 && o.status[c.path] == Executing {
+				at = k
+			}
+			if within(to, c.path) {
+				target = k
+			}
+		}
+		switch {
+		case target < 0:
+			return false // what runs there is not known yet
+		case o.status[inside[target].path] == Executing:
+			v = inside[target]
+			continue
+		case v.n.Kind != eventlog.Process || at < 0 || at > target:
+			return false
+		}
+		for c := inside[target]; c.path != to; { // the way is through processes and branches
+			if c.n.Kind != eventlog.Process && c.n.Kind != eventlog.Parallel {
+				return false
+			}
+			for _, x := range o.inside(c) {
+				if within(to, x.path) {
+					c = x
+					break
+				}
+			}
+		}
+		o.clock++
+		o.look()
+		for k := at; k < target; k++ {
+			o.skip(inside[k])
+		}
+		o.enter(inside[target], to, true)
+		o.advance()
+		return true
+	}
+	return false
 }

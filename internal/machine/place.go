@@ -219,25 +219,13 @@ func (i *Instance) ParamsAt(path string) (params json.RawMessage, seq uint64) {
 func (i *Instance) LastParams() uint64 { return max(i.ParamsSeq, i.ItemsSeq) }
 
 // keyPath is under which path a node's computed value stands: runs of a Dynamic share it,
-// for they share their parameters.
+// for they share their parameters; those in different runs of a ForEach do not.
 func (i *Instance) keyPath(path string) string {
-	at := strings.IndexByte(path, '[')
-	if at < 0 {
+	if !strings.Contains(path, "[") {
 		return path
 	}
-	for at >= 0 && at < len(path) {
-		end := at + strings.IndexByte(path[at:], ']')
-		if i.ItemsOf(path[:at]) == nil {
-			path = path[:at+1] + path[end:]
-			end = at + 1
-		}
-		next := strings.IndexByte(path[end:], '[')
-		if next < 0 {
-			break
-		}
-		at = end + next
-	}
-	return path
+	scope := i.Scope(path)
+	return scope + pattern(path[len(scope):])
 }
 
 // change gives the items of a path to a function that may set their fields, but must not
@@ -271,19 +259,19 @@ func (i *Instance) began(path string) {
 }
 
 // forgetInside drops what is known of the nodes inside a run of a ForEach that ended for
-// good, or of all of its runs.
-func (i *Instance) forgetInside(path string) {
-	i.Tasks = slices.DeleteFunc(i.Tasks, func(t Task) bool { return inside(t.Path, path) })
-	i.Keys = slices.DeleteFunc(i.Keys, func(k eventlog.TaskKey) bool { return inside(k.Path, path) })
-	if slices.ContainsFunc(i.Items, func(x Items) bool { return inside(x.Path, path) }) {
-		i.Items = slices.DeleteFunc(slices.Clone(i.Items), func(x Items) bool { return inside(x.Path, path) })
+// good: of those whose paths begin with a prefix.
+func (i *Instance) forgetInside(prefix string) {
+	i.Tasks = slices.DeleteFunc(i.Tasks, func(t Task) bool { return strings.HasPrefix(t.Path, prefix) })
+	i.Keys = slices.DeleteFunc(i.Keys, func(k eventlog.TaskKey) bool { return strings.HasPrefix(k.Path, prefix) })
+	if slices.ContainsFunc(i.Items, func(x Items) bool { return strings.HasPrefix(x.Path, prefix) }) {
+		i.Items = slices.DeleteFunc(slices.Clone(i.Items), func(x Items) bool { return strings.HasPrefix(x.Path, prefix) })
 	}
 }
 
-// forgetItems drops the runs of a ForEach.
+// forgetItems drops the runs of a ForEach. Its monitors are not of them.
 func (i *Instance) forgetItems(path string) {
 	if i.ItemsOf(path) != nil {
-		i.forgetInside(path)
+		i.forgetInside(path + "[")
 		i.Items = slices.DeleteFunc(slices.Clone(i.Items), func(x Items) bool { return x.Path == path })
 	}
 }
@@ -333,7 +321,20 @@ func (i *Instance) expand(n *Node) []string {
 	for k := range prefixes {
 		prefixes[k] += n.Path[len(done):]
 	}
-	return prefixes
+	return slices.DeleteFunc(prefixes, func(path string) bool { return i.Task(path) == nil && i.passed(path) })
+}
+
+// passed says that a Dynamic that the path lies in has ended: what it has not reached it does
+// not come to any more.
+func (i *Instance) passed(path string) bool {
+	for at := range len(path) {
+		if path[at] == '[' {
+			if t := i.Task(path[:at]); t != nil && t.Kind == eventlog.Dynamic && t.Status != Executing {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // runs are the paths of the items of the ForEach or Dynamic at base that may lead to inner.
@@ -351,9 +352,6 @@ func (i *Instance) runs(item, inner *Node, base string) (l []string) {
 	t := i.Task(base)
 	if t == nil || t.Status == Executing && len(t.Choices) == 0 {
 		return []string{base + "[]"}
-	}
-	if t.Status != Executing {
-		return nil
 	}
 	top := inner
 	for top.parent != item {

@@ -45,7 +45,7 @@ func (f *flow) reopenInside(path string) {
 		if t.Status != Failure && t.Status != Stopped || later(t.Path) {
 			continue
 		}
-		if pl, ok := f.plan.place(t.Path); ok && (t.Over || !f.absorbed(pl)) {
+		if pl, ok := f.plan.place(t.Path); ok && !f.leftBehind(pl, t) {
 			f.restart(pl, t)
 		}
 	}
@@ -56,6 +56,68 @@ func (f *flow) reopenInside(path string) {
 		}
 		if pl, ok := f.plan.place(t.Path); ok && f.startsInside(pl.parent()) {
 			f.start(pl)
+		}
+	}
+	from := place{n: &f.plan.root}
+	if path != "" {
+		from, _ = f.plan.place(path)
+	}
+	f.lieAhead(from)
+}
+
+// lieAhead makes what was skipped when something before it failed as if it had not been reached:
+// the flow comes to it again.
+func (f *flow) lieAhead(pl place) {
+	if !f.startsInside(pl) {
+		return
+	}
+	switch pl.n.Kind {
+	case eventlog.Process:
+		if pl.n.item && pl.n.parent.Kind == eventlog.Dynamic {
+			if c, ok := pl.chosen(f.choices(pl.parent().path)); ok {
+				f.lieAhead(c)
+			}
+			return
+		}
+		f.lieBehind(len(pl.n.Nodes), pl.child)
+	case eventlog.Dynamic:
+		f.lieBehind(len(f.choices(pl.path)), pl.item)
+	case eventlog.ForEach:
+		for k := range f.count(pl) {
+			f.lieAhead(pl.item(k))
+		}
+	default:
+		for k := range pl.n.Nodes {
+			if c := pl.child(k); pl.n.Kind == eventlog.Decide && !f.startsInside(c) && f.task(pl.path).Choice == "" {
+				f.unskip(c)
+			} else {
+				f.lieAhead(c)
+			}
+		}
+	}
+}
+
+// lieBehind does that for nodes that come one after the other: what is behind the one that
+// starts again was not reached.
+func (f *flow) lieBehind(count int, at func(int) place) {
+	passed := false
+	for k := range count {
+		switch c := at(k); {
+		case passed:
+			f.unskip(c)
+		case f.startsInside(c):
+			f.lieAhead(c)
+			passed = true
+		}
+	}
+}
+
+// unskip forgets that a node and what is inside it was skipped.
+func (f *flow) unskip(pl place) {
+	for _, k := range f.i.Tasks {
+		if k.Status == Skipped && within(k.Path, pl.path) {
+			f.now[k.Path] = ""
+			f.noteAt(k.Path, k.Kind, NotStarted)
 		}
 	}
 }

@@ -98,20 +98,35 @@ func readStates(text string) states {
 }
 
 // close adds what no seed may have shown: an event that lets the flow go back forgets whatever
-// it finds, and how a task starts again depends on its kind, not on how it had ended.
+// it finds (a retry what was skipped), and how a task starts again depends on its kind, not on
+// how it had ended, nor on which end of another node lets the flow go on. What is skipped or
+// stopped with others is so whatever it does.
 func (s states) close() {
 	back, from := map[eventlog.Type]bool{}, map[string]bool{}
 	ended, begins := map[move]bool{}, map[move]bool{}
+	ends := []eventlog.Type{eventlog.TaskCompleted, eventlog.TaskFailed, eventlog.DeadlinePassed}
 	for m := range s {
 		switch {
-		case m.what != "task":
+		case m.what != "task", m.to == string(NotStarted) && m.by == eventlog.InstanceRetried:
 		case m.to == string(NotStarted):
 			back[m.by], from[m.from] = true, true
 		case m.by == eventlog.InstanceRetried || !strings.HasPrefix(m.to, string(Executing)):
 		case m.from == string(Failure), m.from == string(Skipped), m.from == string(Stopped):
 			ended[move{from: m.from, by: m.by}] = true
+			if slices.Contains(ends, m.by) {
+				for _, by := range ends {
+					ended[move{from: m.from, by: by}] = true
+				}
+			}
 		case m.from == string(NotStarted):
 			begins[move{to: m.to, by: m.by}] = true
+		}
+	}
+	for m := range maps.Clone(s) {
+		if m.what == "task" && strings.HasPrefix(m.from, string(Executing)) && (m.to == string(Skipped) || m.to == string(Stopped)) {
+			for _, phase := range []Phase{Waiting, Running, Retrying, Inside} {
+				s[move{"task", string(Executing) + " " + string(phase), m.to, m.by}] = true
+			}
 		}
 	}
 	for by := range back {

@@ -3,16 +3,17 @@ package machine
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/godagger/dagger/eventlog"
 )
 
 // widen gives random nodes what not every plan has: deadlines, monitors, on-stop handlers,
-// jumps, listeners that skip, work again, or take messages alone.
-func (h *history) widen(root []Node) {
+// jumps, listeners that skip, work again, or take messages alone; from now and then (1) to often (3).
+func widen(r *rand.Rand, root []Node, often int) {
+	chance := func(percent int) bool { return r.IntN(100) < percent }
 	var all []*Node
 	kinds := map[string]eventlog.Kind{"": eventlog.Process}
 	var walk func(nodes []Node)
@@ -28,32 +29,32 @@ func (h *history) widen(root []Node) {
 		if strings.HasSuffix(n.Path, "[]") {
 			continue
 		}
-		if (n.Kind == eventlog.Process || n.Kind == eventlog.Parallel) && h.chance(25) {
-			if n.DeadlineFails = h.chance(50); h.chance(50) {
+		if (n.Kind == eventlog.Process || n.Kind == eventlog.Parallel) && chance(25*often) {
+			if n.DeadlineFails = chance(50); chance(50) {
 				n.Deadline = 3000
 			} else {
 				n.DeadlineAt = true
 			}
 		}
-		if h.chance(10) {
+		if chance(10 * often) {
 			n.Attached = append(n.Attached, Node{Path: n.Path + "@m", Kind: eventlog.Monitor})
-			if h.chance(50) {
+			if chance(50) {
 				n.Attached[0].Retry = &Retry{Attempts: 2, Delay: 500}
 			}
 		}
-		if h.chance(10) {
+		if chance(10*often) && n.Kind != eventlog.Parallel && n.Kind != eventlog.ForEach && n.Kind != eventlog.Dynamic {
 			n.Attached = append(n.Attached, Node{Path: n.Path + "@stop", Kind: eventlog.OnStop})
 		}
 		if n.Kind == eventlog.Listen {
-			n.Reprocess, n.One = h.chance(20), h.chance(20)
-			if h.chance(25) {
+			n.Reprocess, n.One = chance(20*often), chance(20*often)
+			if chance(25 * often) {
 				n.SkipTo = n.Path
-				for p := above(n.Path); p != "" && kinds[p] == eventlog.Process && !strings.HasSuffix(p, "[]") && h.chance(50); p = above(p) {
+				for p := above(n.Path); p != "" && kinds[p] == eventlog.Process && !strings.HasSuffix(p, "[]") && chance(50); p = above(p) {
 					n.SkipTo = p
 				}
 			}
 		}
-		if h.chance(15) {
+		if chance(15 * often) {
 			var l []string
 			for _, to := range all {
 				if reaches(n.Path, to.Path, kinds) {
@@ -61,7 +62,7 @@ func (h *history) widen(root []Node) {
 				}
 			}
 			if len(l) > 0 {
-				n.Continue, n.Goto, n.Gotos = false, pick(h.r, l), 1+h.r.IntN(2)
+				n.Continue, n.Goto, n.Gotos = false, pick(r, l), 1+r.IntN(2)
 			}
 		}
 	}
@@ -96,21 +97,28 @@ func reaches(from, to string, kinds map[string]eventlog.Kind) bool {
 	return true
 }
 
-// paths are those of a node in an instance under which its computed value stands. r is a
+// paths are those of a node in an instance under which its computed value stands: with the
+// index of each run of a ForEach around it, where what is around that has its own too. r is a
 // result that may bring items; nil is none.
 func paths(plan *Plan, i *Instance, n *Node, r *eventlog.Request) []string {
-	l := []string{""}
+	type at struct{ path, key string }
+	l := []at{{}}
 	rest := n.Path
 	for {
 		before, after, more := strings.Cut(rest, "[]")
 		if !more {
 			break
 		}
-		var next []string
+		var next []at
 		for _, p := range l {
-			base := p + before
+			base := p.path + before
 			if of := plan.Node(base); of.Kind == eventlog.Dynamic {
-				next = append(next, base+"[]")
+				next = append(next, at{base + "[]", p.key + before + "[]"})
+				if t := i.Task(base); t != nil {
+					for k := range t.Choices {
+						next = append(next, at{base + pathIndex(k), p.key + before + "[]"})
+					}
+				}
 				continue
 			}
 			count := 0
@@ -120,15 +128,18 @@ func paths(plan *Plan, i *Instance, n *Node, r *eventlog.Request) []string {
 				count = len(items.Values)
 			}
 			for k := range count {
-				next = append(next, base+"["+strconv.Itoa(k)+"]")
+				next = append(next, at{base + pathIndex(k), base + pathIndex(k)})
 			}
 		}
 		l, rest = next, after
 	}
-	for k := range l {
-		l[k] += rest
+	var keys []string
+	for _, p := range l {
+		if key := p.key + rest; !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
 	}
-	return l
+	return keys
 }
 
 // computed are the nodes with functions of the parameters.
