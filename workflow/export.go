@@ -57,8 +57,8 @@ func ExportAll(ctx context.Context, log eventlog.Log, w io.Writer) error {
 // partitions. Each instance has the state that it had, and waits for what it waited for; its
 // history begins with the import. Handlers that ran, or waited for their next attempt, start
 // again with new idempotency keys. It refuses a log that has events, an export that is not
-// whole, and one that was made while something was under way. After another error the log must
-// be thrown away.
+// whole, and one that was made while something was under way. Cut off, it goes on when it is
+// called again with the same export; until then no engine starts on the log.
 func Import(ctx context.Context, log eventlog.Log, r io.Reader) (Imported, error) {
 	done, err := engine.Import(ctx, log, r, engine.ImportOptions{Now: time.Now().UnixMilli()})
 	if err != nil {
@@ -80,8 +80,8 @@ var (
 // CopyLog copies an application into an empty log with the same count of partitions, for
 // example from the embedded log to Kafka or back, so that every instance goes on there. No
 // engine may run on the source. Messages that Command tasks have sent are copied only where
-// topics names their topic. The engine that goes on takes an empty store. After an error the
-// copy must be thrown away.
+// topics names their topic. The engine that goes on takes an empty store. Cut off, it goes on
+// when it is called again with the same source; until then no engine starts on the copy.
 func CopyLog(ctx context.Context, from, to eventlog.Log, topics ...string) error {
 	if _, err := engine.CopyLog(ctx, from, to, engine.CopyOptions{Topics: topics}); err != nil {
 		return fmt.Errorf("copy log: %w", err)

@@ -29,7 +29,7 @@ func copyLogCommand(e *env) *cobra.Command {
 			"No engine may run on the source, and the application must be new in the target, with the same count of partitions: else it is refused. " +
 			"Messages that Command tasks have sent stay where they are, unless --topic names their topic.\n\n" +
 			"A store belongs to its log: give the engine that goes on with the copy an empty one, which it fills from the events. " +
-			"Interrupted, it leaves a target that must be thrown away; no engine starts on it.",
+			"Cut off, it goes on when it is given again; until then no engine starts on the target.",
 		Example: "  daggerctl copy-log --from file:dagger-data/log --to 'kafka://localhost:9092/orders?partitions=16'\n" +
 			"  daggerctl copy-log --from kafka://localhost:9092/orders --to file:restored/log --topic order_status_topic",
 		RunE: func(c *cobra.Command, _ []string) error { return copyLog(c.Context(), e, a) },

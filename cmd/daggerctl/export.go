@@ -131,7 +131,7 @@ func importCommand(e *env) *cobra.Command {
 			"Each instance is there with the state that it had, waits for what it waited for, and keeps the messages that it had not taken; messages that waited for somebody go on waiting. " +
 			"What it did before stays in the export: in the new log it begins with the import. Handlers that ran, or waited for their next attempt, start again, with new idempotency keys. " +
 			"Ids of calls are forgotten: a call that is repeated over the import is a new one.\n\n" +
-			"At the end the new log is audited; a violation is exit status 5. Interrupted, it leaves a log that must be thrown away.",
+			"At the end the new log is audited; a violation is exit status 5. Cut off, it goes on when it is given again with the same file; until then no engine starts on the new log.",
 		Example: "  daggerctl export --all --at-rest --log file:dagger-data/log --file all.jsonl\n  daggerctl import all.jsonl --to 'kafka://localhost:9092/orders?partitions=64'",
 		RunE: func(c *cobra.Command, args []string) error {
 			a.file = args[0]

@@ -44,8 +44,9 @@ type CopiedLog struct {
 // every instance goes on there: events as they are, requests that were not consumed,
 // definitions, dead letters, and messages that no relay has read. A last event of each
 // partition says where the new requests begin. The source must be at rest: no engine runs on
-// it (ErrNotQuiet). The target's application must be new (ErrNotEmpty). Interrupted, it leaves
-// a target on which no engine starts (ErrUnfinished), and that must be thrown away.
+// it (ErrNotQuiet). The target's application must be new (ErrNotEmpty). Cut off, it leaves a
+// target on which no engine starts (ErrUnfinished); the next CopyLog with the same source goes
+// on: it compares what is there with what it would write, and appends the rest.
 func CopyLog(ctx context.Context, from, to eventlog.Log, o CopyOptions) (CopiedLog, error) {
 	c := &copier{from: from, to: to, o: o, done: CopiedLog{Partitions: from.Partitions(), Messages: map[string]int64{}}, topics: map[string]*copiedTopic{}}
 	if err := c.check(ctx); err != nil {
@@ -54,7 +55,9 @@ func CopyLog(ctx context.Context, from, to eventlog.Log, o CopyOptions) (CopiedL
 	if err := c.definitions(ctx); err != nil {
 		return c.done, err
 	}
-	return c.done, fillFrom(ctx, to, from.URL(), func() error {
+	source := c.before[eventlog.EventsTopic(from.App())].ID
+	err := fillFrom(ctx, to, filled{From: from.URL(), Source: source}, func(earlier *filled) error {
+		c.resumes = earlier != nil
 		for _, step := range []func(context.Context) error{c.messages, c.record, c.events, c.requests, c.deadLetters, c.unmoved, c.positions} {
 			if err := step(ctx); err != nil {
 				return err
@@ -62,6 +65,7 @@ func CopyLog(ctx context.Context, from, to eventlog.Log, o CopyOptions) (CopiedL
 		}
 		return nil
 	})
+	return c.done, err
 }
 
 // copier copies a log.
@@ -69,6 +73,7 @@ type copier struct {
 	from, to eventlog.Log
 	o        CopyOptions
 	done     CopiedLog
+	resumes  bool
 	before   map[string]eventlog.Topic // of from, by name
 	defs     []*definition
 	defKeys  []string
@@ -84,6 +89,7 @@ type copiedPartition struct {
 	offset    int64
 	forwarded uint64
 	relays    map[eventlog.Source]eventlog.Mark
+	ended     *eventlog.Record // in the target: the last event, of an earlier attempt
 }
 
 // copiedTopic is a user's topic: which records were copied, and where they stand now.
@@ -104,9 +110,6 @@ func own(log eventlog.Log) []string {
 func (c *copier) check(ctx context.Context) error {
 	if a, b := c.from.Partitions(), c.to.Partitions(); a != b {
 		return fmt.Errorf("%w: %d in %s and %d in %s; a copy keeps the count (daggerctl export and import change it)", eventlog.ErrPartitions, a, c.from.URL(), b, c.to.URL())
-	}
-	if err := empty(ctx, c.to); err != nil {
-		return err
 	}
 	c.before = map[string]eventlog.Topic{}
 	for _, name := range own(c.from) {
@@ -335,9 +338,14 @@ func (c *copier) topic(ctx context.Context, name string, x *copiedTopic) error {
 		if len(x.new.Partitions) != len(x.old.Partitions) {
 			return fmt.Errorf("%w: it has %d partitions in the target and %d in the source", eventlog.ErrPartitions, len(x.new.Partitions), len(x.old.Partitions))
 		}
-		if x.new.Partitions[p].End > 0 {
+		if x.new.Partitions[p].End > 0 && !c.resumes {
 			return fmt.Errorf("%w: it has records in the target, and %d in the source that no relay has read: let an engine read them first", ErrNotEmpty, x.old.Partitions[p].End-from)
 		}
+		to, err := newAppender(ctx, c.to, name, int32(p))
+		if err != nil {
+			return err
+		}
+		defer to.close()
 		if err := all(ctx, c.from, x.old, int32(p), from, eventlog.ReadCommitted, func(records []eventlog.Record, _ int64) error {
 			for k := range records {
 				x.moved[p] = append(x.moved[p], records[k].Offset)
@@ -349,8 +357,11 @@ func (c *copier) topic(ctx context.Context, name string, x *copiedTopic) error {
 				}
 			}
 			c.done.Messages[name] += int64(len(records))
-			return publish(ctx, c.to, records)
+			return to.add(ctx, records)
 		}); err != nil {
+			return err
+		}
+		if err := to.end(ctx); err != nil {
 			return err
 		}
 	}
@@ -418,7 +429,7 @@ func (c *copier) record(ctx context.Context) error {
 		records = append(records, eventlog.Record{Topic: eventlog.DefinitionsTopic(c.to.App()), Key: []byte(c.defKeys[k]), Value: value})
 	}
 	c.done.Definitions = int64(len(records))
-	if err := publish(ctx, c.to, records); err != nil {
+	if err := publishKeyed(ctx, c.to, records); err != nil {
 		return fmt.Errorf("copy definitions: %w", err)
 	}
 	return nil
@@ -439,6 +450,11 @@ func (c *copier) requests(ctx context.Context) error {
 			}
 			from = x.offset
 		}
+		to, err := newAppender(ctx, c.to, eventlog.RequestsTopic(c.to.App()), int32(p))
+		if err != nil {
+			return err
+		}
+		defer to.close()
 		// Who reads requests reads uncommitted ones too.
 		if err := all(ctx, c.from, t, int32(p), from, eventlog.ReadUncommitted, func(records []eventlog.Record, _ int64) error {
 			for k := range records {
@@ -449,8 +465,11 @@ func (c *copier) requests(ctx context.Context) error {
 				}
 			}
 			c.done.Requests += int64(len(records))
-			return publish(ctx, c.to, records)
+			return to.add(ctx, records)
 		}); err != nil {
+			return err
+		}
+		if err := to.end(ctx); err != nil {
 			return err
 		}
 	}
@@ -495,13 +514,22 @@ func (c *copier) source(s eventlog.Source, m eventlog.Mark) (eventlog.Source, ev
 func (c *copier) deadLetters(ctx context.Context) error {
 	t := c.before[eventlog.DeadLetterTopic(c.from.App())]
 	for p := range t.Partitions {
-		if err := all(ctx, c.from, t, int32(p), t.Partitions[p].Start, eventlog.ReadCommitted, func(records []eventlog.Record, _ int64) error {
+		to, err := newAppender(ctx, c.to, eventlog.DeadLetterTopic(c.to.App()), int32(p))
+		if err != nil {
+			return err
+		}
+		defer to.close()
+		err = all(ctx, c.from, t, int32(p), t.Partitions[p].Start, eventlog.ReadCommitted, func(records []eventlog.Record, _ int64) error {
 			for k := range records {
 				records[k].Topic = eventlog.DeadLetterTopic(c.to.App())
 			}
 			c.done.DeadLetters += int64(len(records))
-			return publish(ctx, c.to, records)
-		}); err != nil {
+			return to.add(ctx, records)
+		})
+		if err == nil {
+			err = to.end(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("copy dead letters: %w", err)
 		}
 	}

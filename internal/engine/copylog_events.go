@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -68,6 +70,13 @@ func (c *copier) partition(ctx context.Context, t eventlog.Topic, p int32, x *co
 	}); err != nil {
 		return err
 	}
+	// Behind what was copied stands what positions has appended.
+	if x.ended, err = w.before.next(ctx); err != nil {
+		return err
+	}
+	if err := w.before.ended(ctx); err != nil {
+		return err
+	}
 	return w.flush(ctx)
 }
 
@@ -108,20 +117,28 @@ func (c *copier) positions(ctx context.Context) error {
 			}
 		}
 		ev := &eventlog.Event{V: 1, N: x.n + 1, Type: eventlog.Checkpoint, At: x.at, Pos: pos}
-		if err := c.last(ctx, int32(p), ev); err != nil {
+		value := eventlog.AppendEvent(nil, ev)
+		if x.ended != nil {
+			if !bytes.Equal(x.ended.Value, value) {
+				return fmt.Errorf("%w: partition %d of %s ends with another event; throw the log away and begin again with an empty one", ErrNotEmpty, p, c.to.URL())
+			}
+			continue
+		}
+		if err := c.last(ctx, int32(p), value, ev.Type); err != nil {
 			return fmt.Errorf("end partition %d: %w", p, err)
 		}
 	}
 	return nil
 }
 
-func (c *copier) last(ctx context.Context, p int32, ev *eventlog.Event) (err error) {
-	w, err := newEventWriter(ctx, c.to, p)
+func (c *copier) last(ctx context.Context, p int32, value []byte, t eventlog.Type) (err error) {
+	owner, err := c.to.Own(ctx, p)
 	if err != nil {
-		return err
+		return fmt.Errorf("own the partition: %w", err)
 	}
+	w := &eventWriter{owner: owner}
 	defer func() { err = firstError(err, w.close()) }()
-	if err := w.add(ctx, eventlog.AppendEvent(nil, ev), ev.Type); err != nil {
+	if err := w.add(ctx, value, t); err != nil {
 		return err
 	}
 	c.done.Events++
@@ -140,9 +157,11 @@ func firstError(a, b error) error {
 	return b
 }
 
-// eventWriter appends events to a partition of a log in transactions of some size.
+// eventWriter appends events to a partition of a log in transactions of some size, behind
+// those that an earlier attempt has appended.
 type eventWriter struct {
 	owner    eventlog.Owner
+	before   *prefix // nil: nothing is compared
 	events   [][]byte
 	types    []eventlog.Type
 	messages []eventlog.Record
@@ -154,11 +173,24 @@ func newEventWriter(ctx context.Context, log eventlog.Log, p int32) (*eventWrite
 	if err != nil {
 		return nil, fmt.Errorf("own partition %d: %w", p, err)
 	}
-	return &eventWriter{owner: owner}, nil
+	before, err := prefixOf(ctx, log, eventlog.EventsTopic(log.App()), p, eventlog.ReadCommitted)
+	if err != nil {
+		return nil, errors.Join(err, owner.Close())
+	}
+	return &eventWriter{owner: owner, before: before}, nil
 }
 
 // add appends an event; the slice is kept until the next flush.
 func (w *eventWriter) add(ctx context.Context, value []byte, t eventlog.Type) error {
+	if w.before != nil {
+		has, err := w.before.has(ctx, &eventlog.Record{Value: value})
+		if has {
+			w.messages = nil // they were in its transaction
+		}
+		if err != nil || has {
+			return err
+		}
+	}
 	w.events, w.types, w.bytes = append(w.events, value), append(w.types, t), w.bytes+len(value)
 	if len(w.events) >= copyBatch || w.bytes >= copyBytes {
 		return w.flush(ctx)
@@ -180,4 +212,9 @@ func (w *eventWriter) flush(ctx context.Context) error {
 	return nil
 }
 
-func (w *eventWriter) close() error { return w.owner.Close() }
+func (w *eventWriter) close() error {
+	if w.before != nil {
+		w.before.close()
+	}
+	return w.owner.Close()
+}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,14 +44,16 @@ type Imported struct {
 // to the state that it had: its history before is in the export, not in the new log. Event
 // numbers, runs and activations are new; so handlers that ran, or waited for their next
 // attempt, start again under new idempotency keys. Messages that waited for somebody go on
-// waiting. It holds everything in memory. ErrNotEmpty: the application has events already;
-// what was appended before an error must be thrown away, and no engine starts on it
-// (ErrUnfinished).
+// waiting. It holds everything in memory. ErrNotEmpty: the application has events already.
+// Cut off, it leaves a log on which no engine starts (ErrUnfinished); the next Import of the same
+// export goes on: as of the time of the first one it makes the same events, compares them with
+// those that are there, and appends the rest.
 func Import(ctx context.Context, log eventlog.Log, r io.Reader, o ImportOptions) (Imported, error) {
-	if err := empty(ctx, log); err != nil {
+	if err := importable(ctx, log); err != nil {
 		return Imported{}, err
 	}
-	x, err := readExport(r)
+	sum := sha256.New()
+	x, err := readExport(io.TeeReader(r, sum))
 	if err != nil {
 		return Imported{}, err
 	}
@@ -58,7 +61,14 @@ func Import(ctx context.Context, log eventlog.Log, r io.Reader, o ImportOptions)
 		return Imported{}, err
 	}
 	m := &importer{log: log, source: x, now: max(o.Now, x.last), done: Imported{Read: x.events, Partitions: log.Partitions()}}
-	return m.done, fillFrom(ctx, log, "an export of "+x.head.App, func() error { return m.run(ctx) })
+	with := filled{From: "an export of " + x.head.App, Source: fmt.Sprintf("sha256:%x", sum.Sum(nil)), At: m.now}
+	err = fillFrom(ctx, log, with, func(earlier *filled) error {
+		if earlier != nil {
+			m.now = earlier.At
+		}
+		return m.run(ctx)
+	})
+	return m.done, err
 }
 
 // importSource is an application as an export has it, folded.

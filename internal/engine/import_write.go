@@ -81,7 +81,7 @@ func (m *importer) run(ctx context.Context) (err error) {
 		if err := p.emit(ctx, &eventlog.Event{Type: eventlog.Checkpoint, Pos: pos}); err != nil {
 			return err
 		}
-		if err := p.w.flush(ctx); err != nil {
+		if err := firstError(p.w.flush(ctx), p.w.before.ended(ctx)); err != nil {
 			return fmt.Errorf("append events of partition %d: %w", p.s.Partition, err)
 		}
 	}
@@ -120,7 +120,7 @@ func (m *importer) definitions(ctx context.Context) error {
 		}
 		records = append(records, eventlog.Record{Topic: eventlog.DefinitionsTopic(m.log.App()), Key: []byte(x.Key), Value: value})
 	}
-	if err := publish(ctx, m.log, records); err != nil {
+	if err := publishKeyed(ctx, m.log, records); err != nil {
 		return fmt.Errorf("record definitions: %w", err)
 	}
 	return nil
