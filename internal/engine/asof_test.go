@@ -17,6 +17,7 @@ import (
 	"github.com/godagger/dagger/eventlog/embedlog"
 	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/memstore"
 )
 
 // TestAsOf compares instances as of every event, time and offset with a fold that takes one
@@ -161,37 +162,44 @@ func TestPast(t *testing.T) {
 	}
 }
 
-// BenchmarkAsOf looks for instances of a log of DAGGER_ASOF_EVENTS events in
-// DAGGER_ASOF_PARTITIONS partitions, in a directory.
+// BenchmarkAsOf looks for instances as of a point in a log of DAGGER_ASOF_EVENTS events in one
+// partition: of one whose events are near to each other, of one that has some from the beginning
+// to the end of the log, both with what the store has of them and without, and of none.
 func BenchmarkAsOf(b *testing.B) {
 	total, _ := strconv.Atoi(os.Getenv("DAGGER_ASOF_EVENTS"))
-	partitions, _ := strconv.Atoi(os.Getenv("DAGGER_ASOF_PARTITIONS"))
 	if total == 0 {
-		total, partitions = 100_000, 16
+		total = 100_000
 	}
 	ctx := b.Context()
-	log, err := embedlog.Open(ctx, b.TempDir(), embedlog.Options{Partitions: int32(partitions)})
+	log, err := embedlog.Open(ctx, b.TempDir(), embedlog.Options{App: "test", Partitions: 1})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer log.Close()
-	// Ids of one partition; the others do not matter to the search.
-	const open = 1000
-	mine := total / partitions
-	fillLog(ctx, b, log, mine, open)
-	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Logf("partition 0: %d events", topic.Partitions[0].End)
-	for _, what := range []string{"long", "short"} {
-		b.Run(what, func(b *testing.B) {
+	store, none := memstore.New(projection.Identity{App: "test", Partitions: 1}), memstore.New(projection.Identity{App: "test", Partitions: 1})
+	last := fillLog(ctx, b, log, store, total)
+	short := func() string { return shortID(sampled * rand.IntN(len(last)-1)) }
+	long := func() string { return longID }
+	for _, x := range []struct {
+		what  string
+		store projection.Store
+		id    func() string
+		err   error
+	}{
+		{"short", store, short, nil},
+		{"long", store, long, nil},
+		{"short/no-row", none, short, nil},
+		{"long/no-row", none, long, nil},
+		{"nobody", store, func() string { return "nobody" }, ErrNotFound},
+	} {
+		b.Run(x.what, func(b *testing.B) {
 			for b.Loop() {
-				id := longID
-				if what == "short" {
-					id = shortID(int32(partitions), rand.IntN(mine/4))
+				id := x.id()
+				n := last[id] - 1 // not all that the store has of it counts
+				if n == 0 || x.err != nil {
+					n = uint64(total)
 				}
-				if _, _, err := ReadInstanceAt(ctx, log, nil, id, AtEvent(uint64(mine)-1)); err != nil {
+				if _, _, err := ReadInstanceAt(ctx, log, x.store, id, AtEvent(n)); !errors.Is(err, x.err) {
 					b.Fatal(err)
 				}
 			}
@@ -199,16 +207,18 @@ func BenchmarkAsOf(b *testing.B) {
 	}
 }
 
-const longID = "{tag}long"
+const (
+	longID  = "long"
+	sampled = 1000 // of so many short instances the store has one
+)
 
-func shortID(_ int32, k int) string { return fmt.Sprintf("{tag}order-%08d", k) }
+func shortID(k int) string { return fmt.Sprintf("order-%08d", k) }
 
 // fillLog appends events of short instances, and one that has an event now and then from the
-// beginning to the end.
-func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, events, _ int) {
+// beginning to the end. The store gets the rows of some; their last events are returned.
+func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, store projection.Store, events int) map[string]uint64 {
 	tb.Helper()
-	p := eventlog.PartitionOf(longID, log.Partitions())
-	owner, err := log.Own(ctx, p)
+	owner, err := log.Own(ctx, 0)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -225,11 +235,21 @@ func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, events, _ in
 		}
 		batch, types = nil, nil
 	}
+	folds := map[string]*fold{longID: newFold(1, longID)}
+	last := map[string]uint64{}
 	add := func(e eventlog.Event) {
 		n++
 		at++
-		e.V, e.N, e.At = 1, n, at
+		e.V, e.N, e.At, e.Prev = 1, n, at, last[e.ID]
 		batch, types = append(batch, eventlog.AppendEvent(nil, &e)), append(types, e.Type)
+		if last[e.ID] = n; e.Type == eventlog.InstanceCompleted {
+			delete(last, e.ID)
+		}
+		if f := folds[e.ID]; f != nil {
+			if err := f.event(&e); err != nil {
+				tb.Fatal(err)
+			}
+		}
 		if len(batch) == 1000 {
 			flush()
 		}
@@ -246,7 +266,10 @@ func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, events, _ in
 	}
 	run, seq := start(longID), uint64(1)
 	for k := 0; n < uint64(events); k++ {
-		id := shortID(0, k)
+		id := shortID(k)
+		if k%sampled == 0 {
+			folds[id] = newFold(1, id)
+		}
 		r := start(id)
 		add(eventlog.Event{Type: eventlog.AttemptRunning, ID: id, Seq: 2, Run: r, Path: "P/do", Act: 1, Attempt: 1})
 		add(eventlog.Event{Type: eventlog.TaskCompleted, ID: id, Seq: 3, Run: r, Path: "P/do", Act: 1, Attempt: 1, Params: []byte(`{"note":"done by somebody"}`)})
@@ -259,4 +282,24 @@ func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, events, _ in
 	if len(batch) > 0 {
 		flush()
 	}
+	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ends := map[string]uint64{}
+	b := projection.Batch{New: projection.Watermark{N: n, Epoch: 1, Offset: topic.Partitions[0].End - 1, LogID: topic.ID}}
+	for id, f := range folds {
+		i := f.st.Instances[id]
+		ends[id] = i.N
+		b.Put = append(b.Put, projection.Row{Kind: projection.KindInstance, Key: []byte(id), Value: encodeRow(i)})
+	}
+	part, err := store.Acquire(ctx, 0, 1)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer part.Close()
+	if err := part.Apply(ctx, b); err != nil {
+		tb.Fatal(err)
+	}
+	return ends
 }
