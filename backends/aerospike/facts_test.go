@@ -163,7 +163,7 @@ func factDoubt(t *testing.T, server *realServer, c *cluster) {
 	p := startProxy(t, server.addr)
 	far := server.cluster(t, p.addr())
 	for n := 1; n <= 3; n++ {
-		p.decide(from(0, loseReply))
+		p.decide(only(0, loseReply)) // a second one would come
 		var changes []change
 		var reads []read
 		for i := range n {
