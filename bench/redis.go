@@ -34,15 +34,15 @@ func empty(ctx context.Context, log, store string) error {
 	if err != nil {
 		return err
 	}
-	id := projection.Identity{App: l.App(), Partitions: l.Partitions()}
-	if err := l.Close(); err != nil {
-		return err
-	}
-	s, err := projection.Open(ctx, store, id)
+	return errors.Join(drop(ctx, l, store), l.Close())
+}
+
+func drop(ctx context.Context, log eventlog.Log, store string) error {
+	s, err := projection.Open(ctx, store, projection.Identity{App: log.App(), Partitions: log.Partitions()})
 	if err != nil {
 		return err
 	}
-	for p := range id.Partitions {
+	for p := range log.Partitions() {
 		err = errors.Join(err, s.Drop(ctx, p, math.MaxUint64))
 	}
 	return errors.Join(err, s.Close())

@@ -39,6 +39,9 @@ type (
 	opRead struct { // -> result.instances, result.keys, result.at
 		ids  []string
 		keys []eventlog.KeyRef
+
+		asksID  map[string]bool          // what is in ids
+		asksKey map[eventlog.KeyRef]bool // and in keys
 	}
 	// opConsume begins to read requests -> result.offset (their end now), result.topicID
 	opConsume struct {

@@ -111,6 +111,7 @@ type owner struct {
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool
 	from      uint64 // event with which the next piece begins
+	met       *met   // of a recovery that began with an empty store
 
 	storedMarks map[eventlog.Source]eventlog.Mark // see ownerRules.marksFromStore
 

@@ -49,9 +49,9 @@ func (o *owner) based(r result) op {
 	o.outbox, o.running, o.timers = nil, map[string][]jobKey{}, o.newTimers()
 	o.last = tailEvent{offset: o.mark.Offset, sum: o.mark.Sum}
 	o.chunk, o.chunkLast = nil, false
-	o.from = 1
+	o.from, o.met = 1, &met{}
 	if o.mark.N > 0 {
-		o.from = o.mark.N
+		o.from, o.met = o.mark.N, nil
 		if !o.rules.foldedForward {
 			o.from = min(o.from, s.Forwarded+1)
 		}
@@ -176,7 +176,7 @@ func (o *owner) recover() op {
 	if len(o.outbox) > 0 {
 		o.effects.forward = append(o.effects.forward, o.outbox...)
 	}
-	o.phase = indexing
+	o.phase, o.met = indexing, nil
 	return opIndex{due: o.timers.ReadNow(o.now), recovery: true}
 }
 
@@ -198,37 +198,50 @@ func (o *owner) forwarded(upto uint64) {
 
 // missing asks for the entities that are not in memory, or is nil.
 func (o *owner) missing(m *opRead, ids []string, key eventlog.KeyRef, isKey bool) *opRead {
+	empty := o.mark.N == 0 && o.flight == nil
 	for _, id := range ids {
-		if _, known := o.st.Instances[id]; known || m != nil && slices.Contains(m.ids, id) {
+		if _, known := o.st.Instances[id]; known || m != nil && m.asksID[id] {
 			continue
 		}
-		if o.mark.N == 0 && o.flight == nil { // the store is empty
+		if o.met != nil && !o.met.instance(id) || empty {
 			o.st.Instances[id] = nil
 			continue
 		}
-		m = cmpRead(m)
-		m.ids = append(m.ids, id)
+		if m == nil {
+			m = &opRead{}
+		}
+		m.askID(id)
 	}
 	if !isKey {
 		return m
 	}
-	if _, known := o.st.Keys[key]; known || m != nil && slices.Contains(m.keys, key) {
+	if _, known := o.st.Keys[key]; known || m != nil && m.asksKey[key] {
 		return m
 	}
-	if o.mark.N == 0 && o.flight == nil {
+	if o.met != nil && !o.met.key(key) || empty {
 		o.st.Keys[key] = &machine.KeyState{}
+		o.cache.keys = append(o.cache.keys, key)
 		return m
 	}
-	m = cmpRead(m)
-	m.keys = append(m.keys, key)
+	if m == nil {
+		m = &opRead{}
+	}
+	m.askKey(key)
 	return m
 }
 
-func cmpRead(m *opRead) *opRead {
-	if m == nil {
-		return &opRead{}
+func (m *opRead) askID(id string) {
+	if m.asksID == nil {
+		m.asksID = map[string]bool{}
 	}
-	return m
+	m.ids, m.asksID[id] = append(m.ids, id), true
+}
+
+func (m *opRead) askKey(key eventlog.KeyRef) {
+	if m.asksKey == nil {
+		m.asksKey = map[eventlog.KeyRef]bool{}
+	}
+	m.keys, m.asksKey[key] = append(m.keys, key), true
 }
 
 // readAhead bounds what one read fetches.

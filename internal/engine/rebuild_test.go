@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,7 +69,8 @@ func TestFoldWritesAndReadsBack(t *testing.T) {
 	}
 	defer f.close()
 	f.r.o.cacheSize, f.r.o.recoverRows = 100<<10, 500
-	written, read := 0, 0
+	written, read, vain := 0, 0, 0
+	seen := map[eventlog.KeyRef]bool{}
 	if err := f.run(func(next op) result {
 		switch x := next.(type) {
 		case opApply:
@@ -77,7 +79,15 @@ func TestFoldWritesAndReadsBack(t *testing.T) {
 			for _, id := range x.ids {
 				if runs[id] <= f.r.o.mark.N { // it had been in memory
 					read++
+				} else {
+					vain++
 				}
+			}
+			for _, key := range x.keys {
+				if !seen[key] && strings.HasPrefix(key.Value, "kv-") { // those have one event each
+					vain++
+				}
+				seen[key] = true
 			}
 		}
 		return f.r.do(t.Context(), next)
@@ -86,6 +96,9 @@ func TestFoldWritesAndReadsBack(t *testing.T) {
 	}
 	if written < 5 || read < instances/2 {
 		t.Errorf("%d batches were written and %d instances read again", written, read)
+	}
+	if vain > 2*instances/100 {
+		t.Errorf("of %d instances and as many keys the store was asked for %d before it could have them", instances, vain)
 	}
 	if err := f.finish(t.Context()); err != nil {
 		t.Fatal(err)

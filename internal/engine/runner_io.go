@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -275,24 +277,46 @@ func (r *runner) read(x opRead) (res result) {
 		res.instances = values
 		at(n)
 	}
-	for _, k := range x.keys {
-		prefix := keyRefKey(k)
-		waiters, n, err := scanAll(r.life, r.store, projection.KindSubscription, prefix, projection.PrefixEnd(prefix))
-		if err != nil {
-			return result{err: err}
+	keys := make([]keyRead, len(x.keys))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(keyReaders, len(keys)) {
+		wg.Go(func() {
+			for k := next.Add(1) - 1; k < int64(len(keys)); k = next.Add(1) - 1 {
+				keys[k].read(r.life, r.store, x.keys[k])
+			}
+		})
+	}
+	wg.Wait()
+	for _, k := range keys {
+		if k.err != nil {
+			return result{err: k.err}
 		}
-		kept, m, err := scanAll(r.life, r.store, projection.KindKept, prefix, projection.PrefixEnd(prefix))
-		if err != nil {
-			return result{err: err}
-		}
-		res.waiters, res.kept = append(res.waiters, waiters), append(res.kept, kept)
-		at(n)
-		at(m)
+		res.waiters, res.kept = append(res.waiters, k.waiters), append(res.kept, k.kept)
+		at(k.at[0])
+		at(k.at[1])
 	}
 	if len(x.ids) == 0 && len(x.keys) == 0 {
 		res.at = r.o.mark.N
 	}
 	return res
+}
+
+// keyReaders is how many correlation keys are read at once: each is two calls to a server.
+const keyReaders = 8
+
+// keyRead is what the store has of a correlation key.
+type keyRead struct {
+	waiters, kept []projection.Row
+	at            [2]uint64
+	err           error
+}
+
+func (k *keyRead) read(ctx context.Context, store projection.View, key eventlog.KeyRef) {
+	prefix := keyRefKey(key)
+	if k.waiters, k.at[0], k.err = scanAll(ctx, store, projection.KindSubscription, prefix, projection.PrefixEnd(prefix)); k.err == nil {
+		k.kept, k.at[1], k.err = scanAll(ctx, store, projection.KindKept, prefix, projection.PrefixEnd(prefix))
+	}
 }
 
 // inboxLimit is how many requests may wait for the owner in memory.
