@@ -10,8 +10,10 @@ import (
 	"github.com/godagger/dagger/eventlog"
 )
 
-// Bounds of what one call of Next returns; at least one chunk.
+// Bounds of what one call of Next returns; at least one chunk. The first call returns less: who
+// looks for a record needs few.
 const (
+	firstBytes  = 1 << 16
 	readBytes   = 1 << 20
 	readRecords = 4096
 )
@@ -21,6 +23,7 @@ type reader struct {
 	log  *Log
 	p    *partition
 	next int64
+	most int // bytes of the next call
 
 	once   sync.Once
 	closed chan struct{}
@@ -50,10 +53,10 @@ func (l *Log) Read(ctx context.Context, name string, partition int32, from int64
 	if from > have.End {
 		return nil, fmt.Errorf("read %s: offset %d is beyond the end %d", p, from, have.End)
 	}
-	return &reader{log: l, p: p, next: from, closed: make(chan struct{})}, nil
+	return &reader{log: l, p: p, next: from, most: firstBytes, closed: make(chan struct{})}, nil
 }
 
-// Next waits for records and returns about a megabyte of them.
+// Next waits for records and returns about a megabyte of them, the first time less.
 func (r *reader) Next(ctx context.Context) ([]eventlog.Record, int64, error) {
 	for {
 		if err := r.log.check(ctx); err != nil {
@@ -102,6 +105,7 @@ func (r *reader) Next(ctx context.Context) ([]eventlog.Record, int64, error) {
 			return nil, r.next, fmt.Errorf("read %s at offset %d: records are missing", r.p, r.next)
 		}
 		r.next = records[len(records)-1].Offset + 1
+		r.most = min(4*r.most, readBytes)
 		return records, r.next, nil
 	}
 }
@@ -124,7 +128,7 @@ func (r *reader) read(recent []ringChunk, end int64) (records []eventlog.Record,
 		size += len(chunk)
 		have := len(records)
 		if records == nil {
-			records = make([]eventlog.Record, 0, expected(chunk, end-next))
+			records = make([]eventlog.Record, 0, expected(chunk, end-next, int64(r.most)))
 		}
 		// The caller owns what it gets, and may change it.
 		records, err = decodeChunk(records, slices.Clone(chunk), r.p.topic.name, r.p.index, last, next)
@@ -139,7 +143,7 @@ func (r *reader) read(recent []ringChunk, end int64) (records []eventlog.Record,
 			return false
 		}
 		next = last + 1
-		return size < readBytes && len(records) < readRecords
+		return size < r.most && len(records) < readRecords
 	}
 	for _, c := range recent {
 		if !add(c.last, c.data) {
@@ -165,12 +169,12 @@ func (r *reader) read(recent []ringChunk, end int64) (records []eventlog.Record,
 }
 
 // expected is how many records one call is likely to return, judged by its first chunk.
-func expected(chunk []byte, most int64) int64 {
+func expected(chunk []byte, most, bytes int64) int64 {
 	t, err := readTrailer(chunk)
 	if err != nil {
 		return 0
 	}
-	return min(most, readRecords+int64(t.count), int64(t.count)*(1+readBytes/int64(len(chunk))))
+	return min(most, readRecords+int64(t.count), int64(t.count)*(1+bytes/int64(len(chunk))))
 }
 
 // topicGone fails when the topic was deleted.

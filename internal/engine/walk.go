@@ -16,6 +16,8 @@ type walk struct {
 	known []found // in order
 	page  []eventlog.Record
 	first uint64 // number of the page's first event
+	gap   uint64 // between the last two that were wanted
+	last  uint64
 	read  uint64 // events that were read for those that were wanted
 }
 
@@ -68,6 +70,7 @@ func before(ev *eventlog.Event, id string) (prev uint64, begins, changes bool) {
 // event reads the event with a number, and says at which offset it stands; nil when it is not
 // there.
 func (w *walk) event(ctx context.Context, n uint64) (ev *eventlog.Event, offset int64, err error) {
+	w.gap, w.last = max(w.last, n)-n, n
 	low, high := found{offset: w.s.start - 1}, found{offset: w.s.end}
 	at, _ := slices.BinarySearchFunc(w.known, n, func(x found, n uint64) int { return cmp.Compare(x.n, n) })
 	if at > 0 {
@@ -110,7 +113,7 @@ func (w *walk) event(ctx context.Context, n uint64) (ev *eventlog.Event, offset 
 	}
 }
 
-// guess is an offset a little before that of event n: most of what is wanted next is older, and
+// guess is an offset a little before that of event n: what is wanted next is older, and may be
 // near. Transactions leave holes between offsets; they are taken to lie evenly.
 func (w *walk) guess(n uint64, low, high found) int64 {
 	if high.n == 0 && w.hint.n >= n && w.hint.offset > low.offset {
@@ -121,7 +124,10 @@ func (w *walk) guess(n uint64, low, high found) int64 {
 	}
 	at := low.offset + int64(float64(high.offset-low.offset)*(float64(n-low.n)/float64(high.n-low.n)))
 	at = min(at, high.offset-int64(high.n-n)) // each event takes an offset
-	return at - int64(max(min(len(w.page)*3/4, 1024), 64))
+	if w.gap > 512 {
+		return at - 32
+	}
+	return at - int64(min(8*w.gap+32, 1024))
 }
 
 // load reads the page that begins at or behind an offset.
