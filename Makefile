@@ -1,14 +1,14 @@
 # A thin front: what is longer than a line is in .ci/. After the modules have been downloaded
-# once, nothing here but `it`, `up` and the first `check` needs a network.
+# once, nothing here but `it`, `it-aerospike`, `up` and the first `check` needs a network.
 
 STATICCHECK := v0.8.2
 FUZZTIME    ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help check fmt test it orders chaos bench compare fuzz cover up down
+.PHONY: help check fmt test it it-aerospike orders chaos bench compare fuzz cover up down
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Installed and not run by `go run package@version`, which asks the network each time.
 staticcheck := bin/staticcheck-$(STATICCHECK)-$(shell go env GOVERSION)
@@ -33,6 +33,9 @@ test: ## all tests that need neither server nor network, with -race where a C co
 it: ## the suites and the example against a real Kafka broker (IT=docker or IT=jars forces one)
 	@.ci/it
 	@.ci/fresh
+
+it-aerospike: ## the tests of backends/aerospike on a real server (AEROSPIKE_ADDR=host:port, else Docker)
+	@.ci/it-aerospike
 
 orders: ## examples/orders on the local broker (KAFKA_BROKERS=host:port, STORE=URL)
 	@examples/orders/run.sh

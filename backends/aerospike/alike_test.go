@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestFakeIsLikeServer makes the same changes and reads on a server and on the fake.
-func TestFakeIsLikeServer(t *testing.T) {
+// TestRealServerIsLikeFake makes the same changes and reads on a server and on the fake.
+func TestRealServerIsLikeFake(t *testing.T) {
 	server := needServer(t).withSet(t)
 	there, fake := server.cluster(t, server.addr), newFake().connect()
 	rnd := seeded(t)

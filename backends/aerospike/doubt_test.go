@@ -87,9 +87,9 @@ func (w *worker) again() {
 	}
 }
 
-// TestLostCommand loses each command of an apply on its way, or its reply: Apply repeats it, and
+// TestRealServerLostCommand loses each command of an apply on its way, or its reply: Apply repeats it, and
 // everything is applied once.
-func TestLostCommand(t *testing.T) {
+func TestRealServerLostCommand(t *testing.T) {
 	for _, what := range []fate{loseRequest, cutRequest, loseReply, cutReply} {
 		t.Run(what.String(), func(t *testing.T) {
 			eachCommand(t, defaultTimeout, func(r *remote, k int) {
@@ -104,9 +104,9 @@ func TestLostCommand(t *testing.T) {
 	}
 }
 
-// TestNoReply loses all replies from one command of an apply on: Apply says so, and the same apply
+// TestRealServerNoReply loses all replies from one command of an apply on: Apply says so, and the same apply
 // settles it when replies come again.
-func TestNoReply(t *testing.T) {
+func TestRealServerNoReply(t *testing.T) {
 	for _, what := range []fate{loseRequest, loseReply} {
 		t.Run(what.String(), func(t *testing.T) {
 			eachCommand(t, defaultTimeout, func(r *remote, k int) {
@@ -123,9 +123,9 @@ func TestNoReply(t *testing.T) {
 	}
 }
 
-// TestNoReplyThenAnother is the same, but another worker takes the partition: it finds the event
+// TestRealServerNoReplyThenAnother is the same, but another worker takes the partition: it finds the event
 // applied, or not.
-func TestNoReplyThenAnother(t *testing.T) {
+func TestRealServerNoReplyThenAnother(t *testing.T) {
 	eachCommand(t, defaultTimeout, func(r *remote, k int) {
 		r.proxy.decide(from(k, loseReply))
 		if err := r.p.Apply(r.t.Context(), batch(21, r.epoch)); err == nil {
@@ -144,9 +144,9 @@ func TestNoReplyThenAnother(t *testing.T) {
 	})
 }
 
-// TestHeldCommand holds each command of an apply past the time-out, and releases it when the worker
+// TestRealServerHeldCommand holds each command of an apply past the time-out, and releases it when the worker
 // has gone on: it changes nothing.
-func TestHeldCommand(t *testing.T) {
+func TestRealServerHeldCommand(t *testing.T) {
 	eachCommand(t, shortTimeout, func(r *remote, k int) {
 		r.proxy.decide(only(k, hold))
 		r.step()
@@ -163,9 +163,9 @@ func TestHeldCommand(t *testing.T) {
 	})
 }
 
-// TestHeldOwner holds all commands of an apply from one on. Another worker takes the partition,
+// TestRealServerHeldWorker holds all commands of an apply from one on. Another worker takes the partition,
 // and then the commands arrive, in any order.
-func TestHeldOwner(t *testing.T) {
+func TestRealServerHeldWorker(t *testing.T) {
 	seed := seeded(t).Uint64()
 	eachCommand(t, shortTimeout, func(r *remote, k int) {
 		r.proxy.decide(from(k, hold))
@@ -193,9 +193,9 @@ func TestHeldOwner(t *testing.T) {
 	})
 }
 
-// TestTwoRemotes has two workers take the partition from each other, through proxies that do to
+// TestRealServerTwoRemotes has two workers take the partition from each other, through proxies that do to
 // commands all that a network does.
-func TestTwoRemotes(t *testing.T) {
+func TestRealServerTwoRemotes(t *testing.T) {
 	rnd := seeded(t)
 	server := needServer(t).withSet(t)
 	var all []*remote

@@ -12,7 +12,7 @@ import (
 )
 
 // TestRealServerFacts checks what the store relies on, on the server of AEROSPIKE_ADDR. That
-// the fake does the same is TestFakeIsLikeServer.
+// the fake does the same is TestRealServerIsLikeFake.
 func TestRealServerFacts(t *testing.T) {
 	needServer(t)
 	for _, fact := range []struct {

@@ -115,10 +115,10 @@ func (s *realServer) ghosts(t *testing.T) func() int {
 	}
 }
 
-// TestRestart restarts the server: nothing that it says afterwards is believed until the partition
+// TestRealServerRestart restarts the server: nothing that it says afterwards is believed until the partition
 // was dropped, and nothing of what came back is in it then, although it is built up to an
 // earlier event.
-func TestRestart(t *testing.T) {
+func TestRealServerRestart(t *testing.T) {
 	for _, how := range []string{"stop", "kill"} {
 		t.Run(how, func(t *testing.T) {
 			server := needRestarts(t)
@@ -188,9 +188,9 @@ func saysLost(t *testing.T, w *worker, v projection.View) {
 // flushed is after how long a server has written down what it has acknowledged.
 const flushed = 1500 * time.Millisecond
 
-// TestKillServer kills the server in the middle of applies, when it has written down nothing, or
+// TestRealServerKilled kills the server in the middle of applies, when it has written down nothing, or
 // all but the last second: what it has forgotten is noticed, and built again.
-func TestKillServer(t *testing.T) {
+func TestRealServerKilled(t *testing.T) {
 	server := needRestarts(t)
 	w := newWorker(t, server.open(t, server.options(server.addr)))
 	for _, after := range []time.Duration{0, flushed, 2 * flushed} {
@@ -212,9 +212,9 @@ func TestKillServer(t *testing.T) {
 	}
 }
 
-// TestRestartWhileStaged restarts the server while a partition is built beside the one in use:
+// TestRealServerRestartWhileStaged restarts the server while a partition is built beside the one in use:
 // what was built until then is not gone on with.
-func TestRestartWhileStaged(t *testing.T) {
+func TestRealServerRestartWhileStaged(t *testing.T) {
 	for _, how := range []string{"stop", "kill"} {
 		t.Run(how, func(t *testing.T) {
 			server := needRestarts(t)
@@ -275,9 +275,9 @@ func stage(t *testing.T, s *Store, to uint64) projection.Staged {
 	return g
 }
 
-// TestHeldOverRestart holds the commands of an apply until the server was restarted and the
+// TestRealServerHeldOverRestart holds the commands of an apply until the server was restarted and the
 // partition built anew.
-func TestHeldOverRestart(t *testing.T) {
+func TestRealServerHeldOverRestart(t *testing.T) {
 	rnd := seeded(t)
 	server := needRestarts(t)
 	proxy := startProxy(t, server.addr)

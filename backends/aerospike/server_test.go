@@ -204,8 +204,8 @@ func (s *realServer) damage(tb testing.TB, partition int32) {
 	}
 }
 
-// TestContractOnServer is the whole suite on the server of AEROSPIKE_ADDR.
-func TestContractOnServer(t *testing.T) {
+// TestRealServerSuite is the whole suite on the server of AEROSPIKE_ADDR.
+func TestRealServerSuite(t *testing.T) {
 	needServer(t)
 	storetest.Run(t, onServer)
 }

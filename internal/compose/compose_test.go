@@ -57,6 +57,25 @@ func TestCompose(t *testing.T) {
 	}
 }
 
+// TestAerospike: nothing expires in it, and .ci/it-aerospike knows its namespace.
+func TestAerospike(t *testing.T) {
+	project, err := load(t, "../../docker-compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := project.Services["aerospike"].Environment
+	if ttl := set["DEFAULT_TTL"]; ttl == nil || *ttl != "0" {
+		t.Error("DEFAULT_TTL of aerospike is not 0")
+	}
+	script, err := os.ReadFile("../../.ci/it-aerospike")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := set["NAMESPACE"]; name == nil || !strings.Contains(string(script), "AEROSPIKE_NAMESPACE="+*name+" ") {
+		t.Error(".ci/it-aerospike doesn't use the namespace of docker-compose.yml")
+	}
+}
+
 // TestComposeMistakes shows that loading finds what it is there for.
 func TestComposeMistakes(t *testing.T) {
 	good, err := os.ReadFile("../../docker-compose.yml")
