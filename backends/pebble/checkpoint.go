@@ -52,7 +52,9 @@ func (s *Store) checkpoint(ctx context.Context, n int32, dir string) (projection
 	}
 	defer h.p.use.RUnlock()
 	if db == nil {
-		h.p.mu.RLock()
+		if err := h.p.share(); err != nil {
+			return projection.Watermark{}, err
+		}
 		defer h.p.mu.RUnlock()
 		return h.p.watermark, nil
 	}

@@ -118,7 +118,16 @@ func killAfter(t *testing.T, dir, noWAL string, batches int) uint64 {
 
 // checkChild compares the store with what the batches up to its watermark give.
 func checkChild(t *testing.T, dir string, asked uint64, noWAL bool) uint64 {
-	s, err := Open(t.Context(), dir, storetest.Identity, Options{NoWAL: noWAL})
+	n := checkRows(t, dir, Options{NoWAL: noWAL})
+	if n > asked {
+		t.Fatalf("the store stands at event %d, the child had come to %d", n, asked)
+	}
+	return n
+}
+
+// checkRows returns the event at which a store of such batches stands.
+func checkRows(t *testing.T, dir string, options Options) uint64 {
+	s, err := Open(t.Context(), dir, storetest.Identity, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,9 +139,6 @@ func checkChild(t *testing.T, dir string, asked uint64, noWAL bool) uint64 {
 	w, err := v.Watermark(t.Context())
 	if err != nil {
 		t.Fatal(err)
-	}
-	if w.N > asked {
-		t.Fatalf("the store stands at event %d, the child had come to %d", w.N, asked)
 	}
 	want := map[string]string{}
 	for n := uint64(1); n <= w.N; n++ {

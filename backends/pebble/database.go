@@ -24,8 +24,11 @@ type partition struct {
 	s    *Store
 	n    int32
 	dir  string
+	disk *disk
 	dead atomic.Bool                // the store was closed; set under life
 	lost atomic.Pointer[lostReason] // set once damage is seen, until Drop
+
+	givenUp atomic.Int32 // calls that the disk keeps from ending and nobody waits for any more
 
 	life sync.Mutex // opening, closing, dropping
 	refs int        // handles
@@ -42,6 +45,10 @@ type partition struct {
 }
 
 type lostReason struct{ err error }
+
+func (s *Store) newPartition(n int32, dir string) *partition {
+	return &partition{s: s, n: n, dir: dir, disk: &disk{FS: s.fs, dir: dir}}
+}
 
 var watermarkKey = []byte{0x01, 'w'}
 
@@ -294,7 +301,7 @@ func (p *partition) dbOptions() *cdb.Options {
 	const tables = 3
 	perPartition := uint64(p.s.options.Memtables) / uint64(p.s.id.Partitions) / tables
 	o := &cdb.Options{
-		FS:                          p.s.fs,
+		FS:                          p.disk,
 		Cache:                       p.s.cache,
 		FileCache:                   p.s.files,
 		FormatMajorVersion:          cdb.FormatNewest,
@@ -339,8 +346,8 @@ type remover struct {
 
 type archive struct{ cdb.ArchiveCleaner }
 
-// quiet drops what the database says about its work. It calls Fatalf when it can't go on: it
-// could not write its log or manifest, and would have ended the process by itself.
+// quiet drops what the database says about its work. It calls Fatalf when it can't go on: its
+// disk is broken, which disk can't mend, and it would have ended the process by itself.
 type quiet struct{}
 
 func (quiet) Infof(string, ...any)  {}

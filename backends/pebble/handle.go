@@ -33,7 +33,9 @@ func (h *handle) begin(ctx context.Context) (db *cdb.DB, err error) {
 		return nil, err
 	}
 	p := h.p
-	p.use.RLock()
+	if err := p.take(p.use.TryRLock, p.use.RLock, p.use.RUnlock); err != nil {
+		return nil, err
+	}
 	switch {
 	case h.closed.Load() || p.dead.Load():
 		err = projection.ErrClosed
@@ -53,7 +55,9 @@ func (h *handle) Watermark(ctx context.Context) (projection.Watermark, error) {
 		return projection.Watermark{}, fmt.Errorf("read watermark of partition %d: %w", h.p.n, err)
 	}
 	defer h.p.use.RUnlock()
-	h.p.mu.RLock()
+	if err := h.p.share(); err != nil {
+		return projection.Watermark{}, fmt.Errorf("read watermark of partition %d: %w", h.p.n, err)
+	}
 	defer h.p.mu.RUnlock()
 	return h.p.watermark, nil
 }
@@ -107,7 +111,9 @@ const fewKeys = 4
 func (h *handle) getFew(db *cdb.DB, kind projection.Kind, keys [][]byte) ([][]byte, uint64, error) {
 	p := h.p
 	// Nothing is committed while this is held, so all reads are of one watermark.
-	p.mu.RLock()
+	if err := p.share(); err != nil {
+		return nil, 0, err
+	}
 	defer p.mu.RUnlock()
 	values := make([][]byte, len(keys))
 	for i, key := range keys {
@@ -132,7 +138,9 @@ func (h *handle) getFew(db *cdb.DB, kind projection.Kind, keys [][]byte) ([][]by
 // iterate returns an iterator over [from, to) and the watermark that it sees. The caller has
 // begun and closes it.
 func (h *handle) iterate(db *cdb.DB, from, to []byte) (*cdb.Iterator, projection.Watermark, error) {
-	h.p.mu.RLock()
+	if err := h.p.share(); err != nil {
+		return nil, projection.Watermark{}, err
+	}
 	defer h.p.mu.RUnlock()
 	it, err := db.NewIter(&cdb.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
@@ -158,7 +166,9 @@ func (h *handle) scan(ctx context.Context, kind projection.Kind, from, to []byte
 	p := h.p
 	defer p.use.RUnlock()
 	if db == nil || to != nil && bytes.Compare(from, to) >= 0 {
-		p.mu.RLock()
+		if err := p.share(); err != nil {
+			return nil, 0, err
+		}
 		defer p.mu.RUnlock()
 		return nil, p.watermark.N, nil
 	}
@@ -211,7 +221,9 @@ func (h *handle) dump(ctx context.Context, f func(projection.Row) error) (at pro
 	p := h.p
 	defer p.use.RUnlock()
 	if db == nil {
-		p.mu.RLock()
+		if err := p.share(); err != nil {
+			return at, err
+		}
 		defer p.mu.RUnlock()
 		return p.watermark, nil
 	}
@@ -253,23 +265,45 @@ func (h *handle) apply(ctx context.Context, b projection.Batch) error {
 	p := h.p
 	for db == nil {
 		p.use.RUnlock()
-		p.life.Lock()
-		err := p.openDB(true)
-		p.life.Unlock()
-		if err != nil {
+		if err := p.outlive(p.create); err != nil {
 			return err
 		}
 		if db, err = h.begin(ctx); err != nil {
 			return err
 		}
 	}
-	defer p.use.RUnlock()
-	p.applying.Lock()
-	defer p.applying.Unlock()
+	if err := p.take(p.applying.TryLock, p.applying.Lock, p.applying.Unlock); err != nil {
+		p.use.RUnlock()
+		return err
+	}
+	batch, counted, err := p.batchOf(db, &b)
+	if err != nil || batch == nil {
+		p.applying.Unlock()
+		p.use.RUnlock()
+		return err
+	}
+	return p.outlive(func() error {
+		defer p.use.RUnlock()
+		defer p.applying.Unlock()
+		defer batch.Close()
+		return p.commit(db, batch, b.New, counted)
+	})
+}
+
+// create opens the database, and makes it if there is none.
+func (p *partition) create() error {
+	p.life.Lock()
+	defer p.life.Unlock()
+	return p.openDB(true)
+}
+
+// batchOf is what the database is to take, with the counters that it changes; nil when it has
+// it already. applying is held.
+func (p *partition) batchOf(db *cdb.DB, b *projection.Batch) (batch *cdb.Batch, counted map[string]int64, err error) {
 	// Only who holds applying changes the watermark.
 	fits, err := b.Settles(p.watermark)
 	if err != nil || !fits {
-		return err
+		return nil, nil, err
 	}
 	size := 128 + len(b.New.LogID)
 	for i := range b.Put {
@@ -278,8 +312,14 @@ func (h *handle) apply(ctx context.Context, b projection.Batch) error {
 	for i := range b.Del {
 		size += len(b.Del[i].Key) + 8
 	}
-	batch := db.NewBatchWithSize(size, cdb.WithMaxRetainedSizeBytes(retainBatch))
-	defer batch.Close()
+	batch = db.NewBatchWithSize(size, cdb.WithMaxRetainedSizeBytes(retainBatch))
+	if counted, err = p.fill(db, batch, b); err != nil {
+		return nil, nil, errors.Join(err, batch.Close())
+	}
+	return batch, counted, nil
+}
+
+func (p *partition) fill(db *cdb.DB, batch *cdb.Batch, b *projection.Batch) (counted map[string]int64, err error) {
 	for i := range b.Put {
 		r := &b.Put[i]
 		op := batch.SetDeferred(1+len(r.Key), len(r.Value))
@@ -287,7 +327,7 @@ func (h *handle) apply(ctx context.Context, b projection.Batch) error {
 		copy(op.Key[1:], r.Key)
 		copy(op.Value, r.Value)
 		if err := op.Finish(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for i := range b.Del {
@@ -296,22 +336,23 @@ func (h *handle) apply(ctx context.Context, b projection.Batch) error {
 		op.Key[0] = byte(r.Kind)
 		copy(op.Key[1:], r.Key)
 		if err := op.Finish(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	counted, err := p.count(db, batch, b.Add)
-	if err != nil {
-		return err
+	if counted, err = p.count(db, batch, b.Add); err != nil {
+		return nil, err
 	}
-	if err := batch.Set(watermarkKey, appendWatermark(nil, b.New), nil); err != nil {
-		return err
-	}
+	return counted, batch.Set(watermarkKey, appendWatermark(nil, b.New), nil)
+}
+
+// commit changes rows and watermark together. applying is held.
+func (p *partition) commit(db *cdb.DB, batch *cdb.Batch, w projection.Watermark, counted map[string]int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := db.Apply(batch, cdb.NoSync); err != nil {
 		return p.readError(err)
 	}
-	p.watermark = b.New
+	p.watermark = w
 	for key, n := range counted {
 		p.counters[key] = n
 	}
@@ -375,15 +416,16 @@ func (h *handle) Flush(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("flush partition %d: %w", h.p.n, err)
 	}
-	defer h.p.use.RUnlock()
-	switch {
-	case db == nil:
-		return nil
-	case h.p.s.options.NoWAL:
-		err = flushTables(ctx, db)
-	default:
-		err = db.LogData(nil, cdb.Sync)
-	}
+	err = h.p.outlive(func() error {
+		defer h.p.use.RUnlock()
+		switch {
+		case db == nil:
+			return nil
+		case h.p.s.options.NoWAL:
+			return flushTables(ctx, db)
+		}
+		return db.LogData(nil, cdb.Sync)
+	})
 	if err != nil {
 		return fmt.Errorf("flush partition %d: %w", h.p.n, h.p.readError(err))
 	}
@@ -409,15 +451,18 @@ func (h *handle) Close() error {
 	if h.closed.Swap(true) {
 		return nil
 	}
-	p := h.p
+	if err := h.p.outlive(h.p.leave); err != nil {
+		return fmt.Errorf("close partition %d: %w", h.p.n, err)
+	}
+	return nil
+}
+
+func (p *partition) leave() error {
 	p.life.Lock()
 	defer p.life.Unlock()
 	p.refs--
 	if p.refs > 0 || p.dead.Load() {
 		return nil
 	}
-	if err := p.closeDB(context.Background()); err != nil {
-		return fmt.Errorf("close partition %d: %w", p.n, err)
-	}
-	return nil
+	return p.closeDB(context.Background())
 }

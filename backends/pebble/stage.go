@@ -47,20 +47,24 @@ func (s *Store) stage(ctx context.Context, n int32) (*staged, error) {
 		}
 		return nil, projection.ErrInUse
 	}
-	p := &partition{s: s, n: n, dir: s.fs.PathJoin(s.dir, partitionDir(n)+stagedSuffix)}
+	p := s.newPartition(n, s.fs.PathJoin(s.dir, partitionDir(n)+stagedSuffix))
 	s.staged[n] = p
 	s.mu.Unlock()
+	return outlast(p, p.stage, func(g *staged) { g.Close() })
+}
+
+func (p *partition) stage() (*staged, error) {
 	p.life.Lock()
 	defer p.life.Unlock()
 	err := p.openDB(false)
 	if errors.Is(err, projection.ErrStateLost) {
-		if err = s.fs.RemoveAll(p.dir); err == nil {
+		if err = p.s.fs.RemoveAll(p.dir); err == nil {
 			p.lost.Store(nil)
 			err = p.openDB(false)
 		}
 	}
 	if err != nil {
-		s.unstage(p)
+		p.s.unstage(p)
 		return nil, err
 	}
 	p.refs++
@@ -83,18 +87,25 @@ func (g *staged) Reset(ctx context.Context) error {
 	} else if err == nil {
 		g.p.use.RUnlock()
 	}
-	g.p.life.Lock()
-	defer g.p.life.Unlock()
-	g.p.takeUse()
-	defer g.p.use.Unlock()
-	_ = g.p.closeUnused(context.WithoutCancel(ctx)) // it is thrown away
-	if err := g.p.s.fs.RemoveAll(g.p.dir); err != nil {
+	if err := g.p.outlive(g.p.reset); err != nil {
 		return fmt.Errorf("reset partition %d: %w", g.p.n, err)
 	}
-	g.p.mu.Lock()
-	defer g.p.mu.Unlock()
-	g.p.watermark = projection.Watermark{}
-	g.p.lost.Store(nil)
+	return nil
+}
+
+func (p *partition) reset() error {
+	p.life.Lock()
+	defer p.life.Unlock()
+	p.takeUse()
+	defer p.use.Unlock()
+	_ = p.closeUnused(context.Background()) // it is thrown away
+	if err := p.s.fs.RemoveAll(p.dir); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watermark = projection.Watermark{}
+	p.lost.Store(nil)
 	return nil
 }
 
@@ -111,7 +122,10 @@ func (g *staged) Replace(ctx context.Context) error {
 	}
 	live, err := g.p.s.partition(g.p.n)
 	if err == nil {
-		err = live.replaceBy(g.p.dir)
+		err = live.stuck()
+	}
+	if err == nil {
+		err = live.outlive(func() error { return live.replaceBy(g.p.dir) })
 	}
 	if err != nil {
 		return fmt.Errorf("replace partition %d: %w", g.p.n, err)

@@ -126,7 +126,7 @@ func (s *Store) partition(n int32) (*partition, error) {
 		if err != nil {
 			return nil, err
 		}
-		p = &partition{s: s, n: n, dir: s.fs.PathJoin(s.dir, partitionDir(n))}
+		p = s.newPartition(n, s.fs.PathJoin(s.dir, partitionDir(n)))
 		p.watermark.Epoch = epoch
 		s.parts[n] = p
 	}
@@ -159,6 +159,13 @@ func (s *Store) open(ctx context.Context, n int32, claim func(*partition) error)
 	if err != nil {
 		return nil, err
 	}
+	if err := p.stuck(); err != nil {
+		return nil, err
+	}
+	return outlast(p, func() (*handle, error) { return p.open(ctx, claim) }, func(h *handle) { h.Close() })
+}
+
+func (p *partition) open(ctx context.Context, claim func(*partition) error) (*handle, error) {
 	p.life.Lock()
 	defer p.life.Unlock()
 	if err := p.openDB(false); err != nil {
@@ -187,7 +194,10 @@ func (s *Store) Drop(ctx context.Context, n int32, epoch uint64) error {
 	}
 	p, err := s.partition(n)
 	if err == nil {
-		err = p.drop(epoch)
+		err = p.stuck()
+	}
+	if err == nil {
+		err = p.outlive(func() error { return p.drop(epoch) })
 	}
 	if err != nil {
 		return fmt.Errorf("drop partition %d: %w", n, err)
@@ -222,7 +232,8 @@ func (s *Store) Partitions(ctx context.Context) ([]int32, error) {
 }
 
 // Close implements projection.Store: it closes every partition, and nothing that was applied
-// is lost. Twice is fine.
+// is lost. Where the disk takes no writes, a partition is left as it is there, with an error:
+// then it stands at an earlier watermark when it is opened again. Twice is fine.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -237,11 +248,17 @@ func (s *Store) Close() error {
 	errs := make(chan error, len(all)+1)
 	for _, p := range all {
 		wg.Go(func() {
-			p.life.Lock()
-			defer p.life.Unlock()
-			p.dead.Store(true)
-			if err := p.closeDB(context.Background()); err != nil {
+			err := p.outlive(func() error {
+				p.life.Lock()
+				defer p.life.Unlock()
+				p.dead.Store(true)
+				return p.closeDB(context.Background())
+			})
+			if err != nil {
 				errs <- fmt.Errorf("close partition %d: %w", p.n, err)
+			}
+			if p.givenUp.Load() > 0 {
+				p.disk.leave()
 			}
 		})
 	}

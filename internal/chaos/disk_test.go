@@ -1,13 +1,17 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/godagger/dagger/projection"
 )
 
 // mountedVar says that this process has a mount table of its own.
@@ -17,13 +21,15 @@ const mountedVar = "DAGGER_CHAOS_MOUNTED"
 // worker says what is wrong; nothing acknowledged is lost, and it goes on.
 func TestFullDiskUnderLogEmbedded(t *testing.T) { fullDisk(t, "log") }
 
-// TestFullDiskUnderStoreEmbedded does the same to the disk of the store.
+// TestFullDiskUnderStoreEmbedded does the same to the disk of the store; before it is killed the
+// worker is asked to end, which it does.
 func TestFullDiskUnderStoreEmbedded(t *testing.T) { fullDisk(t, "store") }
 
-func fullDisk(t *testing.T, which string) {
+// onSmallDisk runs a test with a small disk that is mounted where only a copy of this process
+// sees it, and that ends with it.
+func onSmallDisk(t *testing.T, test func(t *testing.T, disk string)) {
 	begin(t)
 	if os.Getenv(mountedVar) == "" {
-		// The small disk is mounted where only this copy of the test sees it, and ends with it.
 		cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "5m")
 		cmd.Env = append(os.Environ(), mountedVar+"=1")
 		out, err := cmd.CombinedOutput()
@@ -38,8 +44,7 @@ func fullDisk(t *testing.T, which string) {
 		}
 		return
 	}
-	dir := t.TempDir()
-	disk := filepath.Join(dir, which)
+	disk := filepath.Join(t.TempDir(), "disk")
 	if err := os.Mkdir(disk, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -47,9 +52,73 @@ func fullDisk(t *testing.T, which string) {
 		t.Skipf("mount a small disk: %v: %s", err, out)
 	}
 	t.Cleanup(func() { _ = exec.Command("umount", disk).Run() }) // else its directory can't be removed
+	test(t, disk)
+}
+
+// remount makes the small disk read-only, or writable again.
+func remount(t *testing.T, disk, how string) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-o", "remount,"+how, disk).CombinedOutput(); err != nil {
+		t.Fatalf("remount %s: %v: %s", how, err, out)
+	}
+}
+
+// TestFullDiskIsOutlivedEmbedded: while the disk of the store is full its partitions say so,
+// and go on by themselves when it has room again, all in one process.
+func TestFullDiskIsOutlivedEmbedded(t *testing.T) {
+	onSmallDisk(t, func(t *testing.T, disk string) {
+		// Small memtables: their logs have their room beforehand.
+		w := newStoreWorld(t, "pebble:"+filepath.Join(disk, "store")+"?memtables=12MiB")
+		w.feed(pick(20_000, 5000), 500)
+		for range pick(5, 2) {
+			w.awaitAcked(200)
+			ballast := filepath.Join(disk, "ballast")
+			fill(t, ballast)
+			w.awaitNotReady("no space left on device")
+			if err := os.Remove(ballast); err != nil {
+				t.Fatal(err)
+			}
+			w.awaitReady()
+		}
+		w.finish()
+	})
+}
+
+// TestReadOnlyDiskUnderStoreEmbedded: a worker does not start on a store that it can't write,
+// and says why; when it can, it goes on from where the store stands.
+func TestReadOnlyDiskUnderStoreEmbedded(t *testing.T) {
+	onSmallDisk(t, func(t *testing.T, disk string) {
+		w := newStoreWorld(t, "pebble:"+filepath.Join(disk, "store"))
+		w.feed(100, 200)
+		w.finish()
+		remount(t, disk, "ro")
+		_, err := projection.Open(t.Context(), w.storeURL, projection.Identity{App: w.log.App(), Partitions: w.log.Partitions()})
+		if !errors.Is(err, syscall.EROFS) {
+			t.Errorf("open a store on a read-only disk: %v", err)
+		}
+		remount(t, disk, "rw")
+		w = w.again()
+		w.feed(100, 200)
+		w.finish()
+	})
+}
+
+func fullDisk(t *testing.T, which string) {
+	onSmallDisk(t, func(t *testing.T, disk string) { fullUnder(t, which, disk) })
+}
+
+func fullUnder(t *testing.T, which, disk string) {
+	dir := t.TempDir()
+	where := map[string]string{"log": filepath.Join(dir, "log"), "store": filepath.Join(dir, "store")}
+	where[which] = filepath.Join(disk, which)
+	orders, rate := pick(2000, 400), pick(100.0, 50)
+	if which == "store" { // memtables have the room for their logs beforehand
+		where[which] += "?memtables=12MiB"
+		orders, rate = pick(5000, 1500), 300
+	}
 	job := task{
-		Log: "file:" + filepath.Join(dir, "log"), Store: "pebble:" + filepath.Join(dir, "store"), Dir: dir, Name: "w",
-		Orders: pick(2000, 400), Rate: pick(100.0, 50), Serve: true, Feed: true, Shop: true,
+		Log: "file:" + where["log"], Store: "pebble:" + where["store"], Dir: dir, Name: "w",
+		Orders: orders, Rate: rate, Serve: true, Feed: true, Shop: true,
 	}
 	w := launch(t, job)
 	w.until(time.Minute, func(w *process) bool { return w.acknowledged >= job.Orders/4 })
@@ -59,12 +128,23 @@ func fullDisk(t *testing.T, which string) {
 	w.until(3*time.Second, func(*process) bool { return false })
 	t.Logf("the disk was full for 3 s; %d starts acknowledged before, %d since; the worker ended: %v", before, w.acks()-before, w.ended())
 	first := w
+	if which == "store" && !first.ended() {
+		first.stdin.Close()
+		first.until(20*time.Second, func(*process) bool { return false })
+		if !first.ended() {
+			t.Error("asked to end on the full disk, the worker did not")
+		}
+	}
 	first.kill()
 	w = launch(t, job)
-	w.until(3*time.Second, func(*process) bool { return false })
+	told := func() bool { return strings.Contains(first.said()+w.said(), "no space left on device") }
+	for end := time.Now().Add(20 * time.Second); !told() && time.Now().Before(end); {
+		w.until(100*time.Millisecond, func(*process) bool { return false })
+		pause(t.Context(), 10*time.Millisecond) // where it has ended
+	}
 	t.Logf("killed and started again on the full disk, it ended: %v", w.ended())
-	if said := first.said() + w.said(); !strings.Contains(said, "no space left on device") {
-		t.Errorf("the worker did not say what is wrong:\n%s", said)
+	if !told() {
+		t.Errorf("the worker did not say what is wrong:\n%s", first.said()+w.said())
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
