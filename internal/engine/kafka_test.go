@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"sync"
@@ -57,15 +58,24 @@ func TestOrdersOnKafka(t *testing.T) {
 	ordersOverTwoEngines(t, log, memstore.New(projection.Identity{App: log.App(), Partitions: 4}))
 }
 
+// TestWalkOnKafka goes back through a partition whose offsets have holes where transactions end.
+func TestWalkOnKafka(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	testWalk(t, kafkaLogOf(t, 1), rand.New(rand.NewPCG(seed, 1)), false, 3000, 300)
+}
+
 // kafkaLog opens the log of a new application.
-func kafkaLog(t *testing.T) eventlog.Log {
+func kafkaLog(t *testing.T) eventlog.Log { return kafkaLogOf(t, 4) }
+
+func kafkaLogOf(t *testing.T, partitions int) eventlog.Log {
 	t.Helper()
 	brokers := os.Getenv("KAFKA_BROKERS")
 	if brokers == "" {
 		t.Skip("KAFKA_BROKERS is not set: nothing was run against a real broker")
 	}
 	app := "engine-" + uuid.NewString()[:8]
-	u, err := url.Parse("kafka://" + brokers + "/" + app + "?partitions=4&replication=1")
+	u, err := url.Parse("kafka://" + brokers + "/" + app + fmt.Sprintf("?partitions=%d&replication=1", partitions))
 	if err != nil {
 		t.Fatal(err)
 	}

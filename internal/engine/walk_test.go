@@ -15,6 +15,7 @@ import (
 	"github.com/godagger/dagger/eventlog/embedlog"
 	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/memstore"
 )
 
 // lives is a partition whose few instances are started, stopped, deleted, forgotten and started
@@ -73,18 +74,19 @@ func TestWalk(t *testing.T) {
 		t.Run(fmt.Sprintf("unchained=%t", unchained), func(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
-			testWalk(t, rand.New(rand.NewPCG(seed, 1)), unchained)
+			log, err := embedlog.OpenMemory(embedlog.Options{App: "test", Partitions: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			testWalk(t, log, rand.New(rand.NewPCG(seed, 1)), unchained, 600, 4)
 		})
 	}
 }
 
-func testWalk(t *testing.T, r *rand.Rand, unchained bool) {
+// testWalk appends so many events, and looks at one of so many points.
+func testWalk(t *testing.T, log eventlog.Log, r *rand.Rand, unchained bool, total, oneOf int) {
 	ctx := t.Context()
-	log, err := embedlog.OpenMemory(embedlog.Options{App: "test", Partitions: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
 	plan, err := machine.NewPlan("Short", 1, []machine.Node{{Path: "P", Kind: eventlog.Process, Nodes: []machine.Node{{Path: "P/a", Kind: eventlog.Execute}, {Path: "P/b", Kind: eventlog.Execute}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +98,7 @@ func testWalk(t *testing.T, r *rand.Rand, unchained bool) {
 		t.Fatal(err)
 	}
 	events = append(events, owned)
-	for len(events) < 600 {
+	for len(events) < total {
 		events = append(events, l.turn()...)
 	}
 	w, err := newEventWriter(ctx, log, 0)
@@ -122,7 +124,7 @@ func testWalk(t *testing.T, r *rand.Rand, unchained bool) {
 			}
 		}
 	}
-	store := memStoreOf(t, 1)
+	store := memstore.New(projection.Identity{App: log.App(), Partitions: 1})
 	if _, err := Rebuild(ctx, log, store, RebuildOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +139,7 @@ func testWalk(t *testing.T, r *rand.Rand, unchained bool) {
 			if err := f.event(ev); err != nil {
 				t.Fatal(err)
 			}
-			if r.IntN(4) > 0 && ev.ID != id {
+			if r.IntN(oneOf) > 0 && (ev.ID != id || oneOf > 10) {
 				continue
 			}
 			points := []Point{AtEvent(ev.N)}
