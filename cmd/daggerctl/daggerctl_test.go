@@ -37,6 +37,7 @@ func (m noLeaks) Run() int {
 func TestMain(m *testing.M) {
 	testscript.Main(noLeaks{m}, map[string]func(){
 		"daggerctl": main,
+		"killed":    killed,
 		"fixture":   fixture,
 	})
 }

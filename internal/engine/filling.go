@@ -69,8 +69,10 @@ func fillable(ctx context.Context, log eventlog.Log, with filled) (*filled, erro
 	switch {
 	case err != nil:
 		return nil, err
-	case filling.begun == nil || filling.ended:
+	case filling.begun == nil:
 		return nil, empty(ctx, log)
+	case filling.ended:
+		return nil, filling.whollyFrom(log)
 	case filling.begun.Source != with.Source:
 		return nil, fmt.Errorf("%w: a copy or an import from %s into %s was cut off, and this is another one", ErrNotEmpty, filling.begun.From, log.URL())
 	}
@@ -80,10 +82,20 @@ func fillable(ctx context.Context, log eventlog.Log, with filled) (*filled, erro
 // importable refuses a log that surely is not fillable, before much is read.
 func importable(ctx context.Context, log eventlog.Log) error {
 	filling, err := readFilling(ctx, log)
-	if err != nil || filling.begun != nil && !filling.ended {
+	switch {
+	case err != nil:
 		return err
+	case filling.begun == nil:
+		return empty(ctx, log)
+	case filling.ended:
+		return filling.whollyFrom(log)
 	}
-	return empty(ctx, log)
+	return nil
+}
+
+// whollyFrom refuses a log that a copy or an import has filled to its end.
+func (f filling) whollyFrom(log eventlog.Log) error {
+	return fmt.Errorf("%w: the copy or import from %s into %s has ended, and an engine may start on it", ErrNotEmpty, f.begun.From, log.URL())
 }
 
 func readFilling(ctx context.Context, log eventlog.Log) (filling filling, err error) {
