@@ -111,15 +111,10 @@ func (l *planner) write(d *directory, t *touched) (divided bool) {
 	var fresh []page
 	for i, part := range parts {
 		if i == 0 && t.page.id != 0 {
-			c := pageChange{id: t.page.id}
+			c := pageChange{id: t.page.id, del: t.del} // also those that are cut off: see content.over
 			if len(parts) > 1 {
 				cut := separator(part[len(part)-1].key, parts[1][0].key)
 				c.cut = &cut
-			}
-			for _, key := range t.del {
-				if c.cut == nil || key < *c.cut {
-					c.del = append(c.del, key)
-				}
 			}
 			for _, e := range t.add {
 				if c.cut == nil || e.key < *c.cut {

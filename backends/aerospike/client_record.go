@@ -195,9 +195,6 @@ func operations(c *change) (list []*as.Operation) {
 	for _, b := range c.put {
 		list = append(list, as.PutOp(as.NewBin(b.name, b.value)))
 	}
-	if c.cut != nil {
-		list = append(list, as.MapRemoveByKeyRangeOp(binEntries, *c.cut, nil, as.MapReturnType.NONE))
-	}
 	if len(c.del) > 0 {
 		keys := make([]any, len(c.del))
 		for i, k := range c.del {
@@ -208,6 +205,9 @@ func operations(c *change) (list []*as.Operation) {
 			taken = as.MapReturnType.KEY_VALUE
 		}
 		list = append(list, as.MapRemoveByKeyListOp(binEntries, keys, taken))
+	}
+	if c.cut != nil {
+		list = append(list, as.MapRemoveByKeyRangeOp(binEntries, *c.cut, nil, as.MapReturnType.NONE))
 	}
 	if len(c.add) > 0 {
 		items := make(map[any]any, len(c.add))

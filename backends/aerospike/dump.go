@@ -245,7 +245,7 @@ func (c *content) follow(ctx context.Context) error {
 }
 
 // over lays a redo over the content. What a page is cut off went to new pages, which are in the
-// redo.
+// redo, but for what the same batch removes.
 func (c *content) over(r *redo) {
 	for i := range r.pages {
 		x := &r.pages[i]

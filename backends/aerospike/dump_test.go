@@ -2,6 +2,7 @@ package aerospike
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -108,4 +109,64 @@ func TestDumpMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d dumps while %d batches came", dumps, at.Load())
+}
+
+// TestFollow reads the pages at one event, and the rest after some more batches, in which pages were
+// divided, emptied and dropped.
+func TestFollow(t *testing.T) {
+	f := newFake()
+	p := ownerOf(t, f, 1)
+	part := p.(*handle).p
+	rnd := seeded(t)
+	for n := uint64(1); n < 200; {
+		if err := p.Apply(t.Context(), moving(n)); err != nil {
+			t.Fatal(err)
+		}
+		n++
+		st, err := part.load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &content{p: part, st: st, kinds: map[projection.Kind]map[string]cell{}, missing: map[int64]bool{}}
+		if err := c.pages(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if rnd.IntN(2) == 0 {
+			if _, err := c.rows(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range rnd.IntN(8) {
+			if err := p.Apply(t.Context(), moving(n)); err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		err = c.follow(t.Context())
+		if err == nil {
+			_, err = c.rows(t.Context())
+		}
+		if err == nil {
+			err = c.resolve(t.Context())
+		}
+		if err != nil {
+			t.Fatalf("at event %d: %v", n-1, err)
+		}
+		got := map[rowName]string{}
+		for kind, cells := range c.kinds {
+			for key, x := range cells {
+				got[rowName{kind, key}] = string(x.value)
+			}
+		}
+		want := map[rowName]string{}
+		if err := p.Dump(t.Context(), func(r projection.Row) error {
+			want[rowName{r.Kind, string(r.Key)}] = string(r.Value)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("at event %d there are %d rows, want %d", n-1, len(got), len(want))
+		}
+	}
 }

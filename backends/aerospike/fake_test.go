@@ -29,7 +29,6 @@ type fake struct {
 	settle   map[string]string // its settings
 	version  string
 	calls    int
-	closed   bool
 	faults   *faults
 	doomed   func(c *change) error // a test's own fault, before a change is made
 	observed func(c *change)       // after a change was made
@@ -271,9 +270,6 @@ func (f *fake) make(c *change) (r result) {
 	for _, b := range c.put {
 		next.bins[b.name] = b.value
 	}
-	if c.cut != nil {
-		maps.DeleteFunc(next.entries, func(key string, _ []byte) bool { return key >= *c.cut })
-	}
 	take := func(key string) {
 		if v, has := next.entries[key]; has && c.wantOld {
 			r.old = append(r.old, entry{key, v})
@@ -282,6 +278,9 @@ func (f *fake) make(c *change) (r result) {
 	for _, key := range c.del {
 		take(key)
 		delete(next.entries, key)
+	}
+	if c.cut != nil {
+		maps.DeleteFunc(next.entries, func(key string, _ []byte) bool { return key >= *c.cut })
 	}
 	for _, e := range c.add {
 		take(e.key)

@@ -27,8 +27,8 @@ type pageChange struct {
 	id   int64
 	kind projection.Kind
 	new  bool
-	cut  *string
 	del  []string
+	cut  *string
 	add  []entry
 }
 

@@ -96,8 +96,8 @@ type change struct {
 	token int64 // condition: bin token is this; 0 = none
 
 	put []bin
-	cut *string  // remove the entries from this key on
 	del []string // remove entries
+	cut *string  // remove the entries from this key on
 	add []entry  // put entries
 
 	wantOld  bool // return the entries that del and add take away
