@@ -5,17 +5,17 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"net"
 
 	client "github.com/redis/go-redis/v9"
 
@@ -39,15 +39,23 @@ type redisServer struct {
 // unless args say so. The test is skipped where there is none.
 func startRedis(t *testing.T, args ...string) *redisServer {
 	t.Helper()
+	return startRedisFrom(t, "", freePort(t), args...)
+}
+
+// startRedisFrom starts it from a configuration file, where one is given.
+func startRedisFrom(t *testing.T, config string, port int, args ...string) *redisServer {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("no redis-server on this machine")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	all := []string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1"}
+	if config != "" {
+		all = append([]string{config}, all...)
+	} else {
+		all = append(all, "--save", "")
 	}
-	l.Close()
-	s := &redisServer{t: t, dir: t.TempDir(), addr: l.Addr().String(), args: args}
+	s := &redisServer{t: t, dir: t.TempDir(), addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	s.args = append(append(all, "--dir", s.dir), args...)
 	s.start()
 	t.Cleanup(s.kill)
 	return s
@@ -55,8 +63,8 @@ func startRedis(t *testing.T, args ...string) *redisServer {
 
 func (s *redisServer) start() {
 	s.t.Helper()
-	_, port, _ := net.SplitHostPort(s.addr)
-	s.cmd = exec.Command("redis-server", append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", ""}, s.args...)...)
+	s.cmd = exec.Command("redis-server", s.args...)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
