@@ -36,7 +36,7 @@ var eventTypes = []struct {
 	{InstanceStopping, 1}, {InstanceStopped, 1}, {InstanceRetried, 1}, {InstanceQuarantined, 1},
 	{InstanceReset, 1}, {InstanceDeleted, 1},
 
-	{RequestHeld, 1}, {RequestReleased, 1}, {AnswersForgotten, 1}, {DeliveryRefused, 1},
+	{RequestHeld, 1}, {RequestReleased, 1}, {StopKept, 1}, {StopExpired, 1}, {AnswersForgotten, 1}, {DeliveryRefused, 1},
 	{MessageDropped, 1},
 
 	{SubscriptionAdded, 1}, {SubscriptionRemoved, 1}, {MessageKept, 1}, {MessageMatched, 1},

@@ -47,6 +47,8 @@ const (
 const (
 	RequestHeld      Type = "RequestHeld"      // Held waits until the quarantine ends
 	RequestReleased  Type = "RequestReleased"  // the oldest held request is decided now
+	StopKept         Type = "StopKept"         // a stop came before its start: it is kept until Expires
+	StopExpired      Type = "StopExpired"      // nothing started in its time: it is dead-lettered
 	AnswersForgotten Type = "AnswersForgotten" // remembered answers older than their time are dropped
 	DeliveryRefused  Type = "DeliveryRefused"  // the instance can't take the message: it goes back
 	MessageDropped   Type = "MessageDropped"   // a copy of a fanned-out message that nobody takes is dead-lettered
@@ -98,7 +100,7 @@ type Event struct {
 	Error      string            `json:"error,omitempty"`
 	Stack      string            `json:"stack,omitempty"`
 	Reason     string            `json:"reason,omitempty"`
-	Request    string            `json:"request,omitempty"` // id of the call that this event answers
+	Request    string            `json:"request,omitempty"` // id of the call that this event answers; of StopKept, that is kept
 	Made       int64             `json:"made,omitempty"`    // when that call was first made
 	Trace      *Trace            `json:"trace,omitempty"`   // of InstanceStarted: where its start came from
 	Sent       *Sent             `json:"sent,omitempty"`    // message of a Command task, in the same transaction

@@ -160,6 +160,10 @@ func sampleEvents() []Event {
 			ID: "order-42", Run: 90211, Act: 1, At: sampleAt - 8, Topic: orderKey.Topic, Key: orderKey.Key, Value: orderKey.Value,
 			Msg: 7731, Message: sampleMessage(), Expires: sampleAt + 86_400_000, Sole: true, Oldest: true}},
 		{V: 1, N: 90261, Type: RequestReleased, At: sampleAt, ID: "order-42"},
+		{V: 1, N: 90207, Type: StopKept, At: sampleAt, ID: "order-42", Definition: "PizzaWorkflow", Reason: "record cancel_topic/0@17",
+			Request: "stop/cancel_topic/0/17/" + statusID, Expires: sampleAt + 86_400_000,
+			Message: &Message{Topic: "cancel_topic", TopicID: statusID, Offset: 17, Time: sampleAt - 40, Value: json.RawMessage(`"order-42"`)}},
+		{V: 1, N: 91406, Type: StopExpired, At: sampleAt + 86_400_000, ID: "order-42", Reason: "not found in 24 hours", Msg: 90207},
 		{V: 1, N: 91407, Type: AnswersForgotten, At: sampleAt + 90_000_000, ID: "order-42"},
 		with(ofKey(90244, DeliveryRefused), func(e *Event) {
 			e.ID, e.Msg = "order-42", 7731

@@ -72,13 +72,7 @@ func ExampleStopOn() {
 		if err := say(ctx, eng, "simple_topic", `"a"`); err != nil {
 			return err
 		}
-		for { // a stop that overtakes its start is a dead letter
-			if _, err := eng.Get(ctx, "a"); err == nil {
-				break
-			}
-			<-time.After(time.Millisecond)
-		}
-		if err := say(ctx, eng, "simple_topic_stop", `"a"`); err != nil {
+		if err := say(ctx, eng, "simple_topic_stop", `"a"`); err != nil { // it may be read first
 			return err
 		}
 		_, err := ended(ctx, def.Handle(eng, "a"))

@@ -80,9 +80,10 @@ func StartOn[P, M any](d *Definition[P], topic string, f func(context.Context, *
 
 // StopOn is a copy of the definition of which the records of a topic stop instances. The
 // function is given the record's value, decoded from JSON, and says the id; "" passes the
-// record over. All that is said of StartOn holds here too. Records that name no instance of
-// the definition go to the dead-letter topic, so that one which overtook the start is not
-// lost; those that name an ended one do nothing.
+// record over. All that is said of StartOn holds here too. A record may be read before the one
+// that starts its instance: it is kept for a day, and the instance is stopped as soon as it
+// starts; after that it goes to the dead-letter topic. So does one that names an instance of
+// another definition, or one that was deleted; one that names an ended instance does nothing.
 func StopOn[P, M any](d *Definition[P], topic string, f func(context.Context, *M) (id string, err error), options ...Option) *Definition[P] {
 	t := trigger{kind: stopKind, topic: topic}
 	if f == nil {

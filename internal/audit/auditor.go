@@ -60,6 +60,7 @@ type partition struct {
 	sources   map[eventlog.Source]eventlog.Mark
 	plans     map[string]*plan
 	instances map[string]*instance
+	stops     map[string][]keptStop // by instance
 	refused   map[uint64]refusal
 	live      map[uint64]struct{} // subscriptions at their key
 	messages  map[uint64]*message
@@ -135,7 +136,7 @@ func (a *Auditor) Event(index int32, offset int64, e *eventlog.Event) {
 	if p == nil {
 		p = &partition{
 			a: a, index: index, sources: map[eventlog.Source]eventlog.Mark{}, plans: map[string]*plan{},
-			instances: map[string]*instance{}, refused: map[uint64]refusal{}, live: map[uint64]struct{}{},
+			instances: map[string]*instance{}, stops: map[string][]keptStop{}, refused: map[uint64]refusal{}, live: map[uint64]struct{}{},
 			messages: map[uint64]*message{}, arrived: map[uint64]struct{}{}, acked: map[int32]mark{},
 			delivered: map[int32]mark{}, local: map[uint64]*deliver{},
 		}

@@ -33,6 +33,7 @@ type instance struct {
 	expect    eventlog.Type  // the event that must follow
 	path      string         // of it
 	stopping  bool           // on-stop handlers run
+	stop      string         // request of the kept stop that must follow
 	flowEnded bool           // only listeners that work again are left
 	jumps     map[string]int // how often the flow went elsewhere when a node had failed
 	tasks     []task
@@ -75,7 +76,8 @@ func (p *partition) check(i *instance, e *eventlog.Event, ok bool, format string
 // about checks events about an instance that are not in its history.
 func (p *partition) about(e *eventlog.Event) {
 	switch e.Type {
-	case eventlog.RequestHeld, eventlog.RequestReleased, eventlog.AnswersForgotten, eventlog.DeliveryRefused, eventlog.MessageDropped:
+	case eventlog.RequestHeld, eventlog.RequestReleased, eventlog.AnswersForgotten, eventlog.DeliveryRefused, eventlog.MessageDropped,
+		eventlog.StopKept, eventlog.StopExpired:
 	case eventlog.PartitionOwned, eventlog.PlanUsed, eventlog.Checkpoint, eventlog.SubscriptionAdded, eventlog.SubscriptionRemoved,
 		eventlog.MessageKept, eventlog.MessageMatched, eventlog.FanOutPage, eventlog.MessageReturned, eventlog.MessageExpired,
 		eventlog.DeliveriesAcked:
@@ -111,6 +113,10 @@ func (p *partition) about(e *eventlog.Event) {
 		}
 	case eventlog.MessageDropped:
 		p.drop(i, e)
+	case eventlog.StopKept:
+		p.stopKept(e)
+	case eventlog.StopExpired:
+		p.stopExpired(e)
 	}
 }
 
@@ -161,6 +167,7 @@ func (p *partition) instance(e *eventlog.Event) {
 	p.check(i, e, e.Seq == i.seq+1, "seq %d follows seq %d", e.Seq, i.seq)
 	i.seq = e.Seq
 	p.call(i, e)
+	p.overtaken(i, e)
 	if e.Type == eventlog.InstanceStarted {
 		p.check(i, e, i.run == 0, "the instance was started before, by event %d", i.run)
 		p.check(i, e, e.Run == e.N, "run %d is not the number of the event", e.Run)

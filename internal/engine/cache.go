@@ -32,6 +32,9 @@ func instanceSize(i *machine.Instance) int64 {
 		return 64
 	}
 	n := int64(1000 + len(i.Params) + 300*len(i.Tasks) + 100*(len(i.Applied)+len(i.Refused)+len(i.Subs)))
+	for k := range i.Stops {
+		n += 300 + int64(len(i.Stops[k].Message.Value)+len(i.Stops[k].Message.Bytes))
+	}
 	for _, b := range i.Buffer {
 		n += 200 + int64(len(b.Message.Value)+len(b.Message.Bytes))
 	}

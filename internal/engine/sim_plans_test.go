@@ -214,11 +214,12 @@ func (w *world) choose(n *machine.Node, j job, out *Outcome) {
 // simMust is what must happen in some world, so that the worlds prove something about it.
 var simMust = []string{"DeadlinePassed", "DeadlinePassed fails", "SkippedTo", "FlowEnded", "InstanceStopping", "InstanceDeleted", "EveryContinued",
 	"start of foreach", "start of dynamic", "start of monitor", "start of onstop", "start of parallel", "start of decide", "start of at", "start of every",
-	"items", "collect", "choices", "back", "stop by a handler", "matched alone", "message to an item", "message to a chosen process", "works again", "started again"}
+	"items", "collect", "choices", "back", "stop by a handler", "matched alone", "message to an item", "message to a chosen process", "works again", "started again",
+	"StopKept", "StopExpired", "stop before its start"}
 
 // happened counts what the world's log has of these.
 func (w *world) happened(seen map[string]int) {
-	ran := map[string]bool{}
+	ran, kept := map[string]bool{}, map[simAsked]bool{}
 	w.eachEvent(func(_ int32, _ int64, e *eventlog.Event) {
 		seen[string(e.Type)]++
 		for _, s := range e.Starts {
@@ -237,6 +238,7 @@ func (w *world) happened(seen map[string]int) {
 			"message to an item":          e.Type == eventlog.MessageReceived && strings.HasPrefix(e.Path, "W/F["),
 			"message to a chosen process": e.Type == eventlog.MessageReceived && strings.HasPrefix(e.Path, "D["),
 			"works again":                 e.Type == eventlog.MessageReceived && e.Path == "first",
+			"stop before its start":       e.Seq > 0 && kept[simAsked{e.Request, e.ID}],
 			"started again":               e.Type == eventlog.InstanceStarted && ran[e.ID],
 		} {
 			if is {
@@ -244,5 +246,6 @@ func (w *world) happened(seen map[string]int) {
 			}
 		}
 		ran[e.ID] = true
+		kept[simAsked{e.Request, e.ID}] = e.Type == eventlog.StopKept
 	})
 }

@@ -21,7 +21,7 @@ func simEnvOf(seed uint64) simEnv {
 	env := simEnv{partitions: 3, workers: 3, instances: 8, keys: 5, seconds: 30,
 		unknown: 30, refuse: 100, lost: 60, late: 500, crash: 20, freeze: 20, move: 40, rewind: 15, wipe: 5, recreate: 10,
 		kill: 10, stale: 200, cache: 4000, skew: 3000,
-		limits: machine.Limits{Answers: 8, Page: 2, Buffer: 3}}
+		limits: machine.Limits{Answers: 8, Page: 2, Buffer: 3, Stop: 3000}}
 	r := rand.New(rand.NewPCG(seed, 1))
 	env.seconds = 10 + r.IntN(40)
 	for _, rate := range []*int{&env.unknown, &env.lost, &env.crash, &env.freeze, &env.move, &env.rewind, &env.wipe, &env.kill, &env.late} {

@@ -69,8 +69,16 @@ func (a *simAudit) triggers() {
 			decided[simAsked{request, id}]++
 		}
 	}
+	kept := map[simAsked]bool{} // decided when it was kept; it is applied, or expires, later
 	w.eachEvent(func(_ int32, _ int64, e *eventlog.Event) {
-		if e.Seq > 0 {
+		asked := simAsked{e.Request, e.ID}
+		switch {
+		case e.Type == eventlog.StopKept:
+			kept[asked] = true
+			count(e.Request, e.ID)
+		case e.Seq > 0 && kept[asked]:
+			delete(kept, asked)
+		case e.Seq > 0:
 			count(e.Request, e.ID)
 		}
 		if e.Pos != nil {

@@ -53,6 +53,10 @@ func (h *history) call() {
 		}
 		r.State = json.RawMessage(mustMarshal(body))
 	}
+	if r.Type == eventlog.StopInstance && h.chance(40) { // of a record, which may overtake the start
+		r.Definition, r.Made = pick(h.r, h.names), 0
+		r.Message = &eventlog.Message{Topic: "stops", TopicID: "s", Offset: int64(h.nextID), Value: json.RawMessage(`"x"`)}
+	}
 	h.toOwner(r)
 }
 
@@ -86,7 +90,7 @@ func (h *history) nonsense() {
 	case 4:
 		r.ID = pick(h.r, ids)
 	case 5:
-		r.Type = pick(h.r, []eventlog.RequestType{Timer, HasRun, Interrupted, ExpireBuffer, ExpireKept, Forget, FanOut, eventlog.Result, eventlog.Evaluated, eventlog.DeliverTo, "Unheard"})
+		r.Type = pick(h.r, []eventlog.RequestType{Timer, HasRun, Interrupted, ExpireBuffer, ExpireKept, ExpireStop, Forget, FanOut, eventlog.Result, eventlog.Evaluated, eventlog.DeliverTo, "Unheard"})
 		r.Msg, r.Expires, r.Request = uint64(h.r.IntN(50)), h.now, ""
 		if r.Type == eventlog.DeliverTo {
 			r.Topic, r.Key, r.Value = "in", pick(h.r, keyed), "nobody waits for this"

@@ -24,7 +24,9 @@ func (t *Turn) call(r *eventlog.Request) string {
 		return t.start(i, r)
 	case eventlog.StopInstance:
 		switch {
-		case i == nil || i.Run == 0, r.Definition != "" && r.Definition != i.Definition:
+		case i == nil || i.Run == 0:
+			return t.keepStop(i, r)
+		case r.Definition != "" && r.Definition != i.Definition:
 			return t.refuse(r, NotFound)
 		case i.Terminal():
 			return t.refuse(r, Terminal)
@@ -54,7 +56,8 @@ func (t *Turn) remembered(i *Instance, r *eventlog.Request) (answer string, seen
 	s := t.S
 	now := max(t.Now, s.At)
 	if i != nil && !s.Rules.NoRequestIDs {
-		if slices.ContainsFunc(i.Applied, func(a Answer) bool { return a.Request == r.Request }) {
+		if slices.ContainsFunc(i.Applied, func(a Answer) bool { return a.Request == r.Request }) ||
+			slices.ContainsFunc(i.Stops, func(s KeptStop) bool { return s.Request == r.Request }) {
 			return OK, true
 		}
 	}
@@ -123,6 +126,7 @@ func (t *Turn) start(i *Instance, r *eventlog.Request) string {
 	t.flow(plan, &Instance{}, e).begin(place{n: &plan.root})
 	t.transitWith(plan, i, e)
 	t.settle(r.ID)
+	t.overtaken(r.ID)
 	return OK
 }
 

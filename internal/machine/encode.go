@@ -143,6 +143,9 @@ func (w *writer) mailbox(m *Mailbox) {
 	if len(m.Held) > 0 {
 		w.other("held", m.Held)
 	}
+	if len(m.Stops) > 0 {
+		w.other("stops", m.Stops)
+	}
 }
 
 func (w *writer) answers(name string, l []Answer) {

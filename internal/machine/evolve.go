@@ -42,7 +42,7 @@ func Touches(e *eventlog.Event) (ids []string, key eventlog.KeyRef, hasKey bool)
 
 // forgotten says that nothing is left of an instance, nor of the calls to it.
 func (i *Instance) forgotten(at int64) bool {
-	return i.Run == 0 && i.Seq == 0 && len(i.Refused) == 0 && len(i.Applied) == 0 && i.Floor <= at-answerMemory
+	return i.Run == 0 && i.Seq == 0 && len(i.Refused) == 0 && len(i.Applied) == 0 && len(i.Stops) == 0 && i.Floor <= at-answerMemory
 }
 
 func keyOf(e *eventlog.Event) eventlog.KeyRef {
@@ -52,7 +52,7 @@ func keyOf(e *eventlog.Event) eventlog.KeyRef {
 // instancePart says whether the event changes the instance ID.
 func instancePart(e *eventlog.Event) bool {
 	switch e.Type {
-	case eventlog.RequestHeld, eventlog.RequestReleased, eventlog.AnswersForgotten:
+	case eventlog.RequestHeld, eventlog.RequestReleased, eventlog.AnswersForgotten, eventlog.StopKept, eventlog.StopExpired:
 		return true
 	}
 	return e.Seq > 0
@@ -110,7 +110,7 @@ func (s *State) Evolve(e *eventlog.Event) error {
 		i.N = e.N
 		s.mailbox(i, e)
 		s.body(i, e)
-		if (e.Type == eventlog.AnswersForgotten || e.Type == eventlog.InstanceDeleted) && i.forgotten(e.At) {
+		if (e.Type == eventlog.AnswersForgotten || e.Type == eventlog.StopExpired || e.Type == eventlog.InstanceDeleted) && i.forgotten(e.At) {
 			s.Instances[e.ID] = nil
 		}
 	}
@@ -183,6 +183,7 @@ func (s *State) mailbox(i *Instance, e *eventlog.Event) {
 	if e.Request != "" && e.Seq > 0 {
 		i.Applied = i.forget(append(i.Applied, Answer{Request: e.Request, Made: e.Made, At: e.At}), s.Rules.Limits.answers())
 	}
+	i.foldStops(e)
 	for _, k := range e.Unsubs {
 		i.Subs = slices.DeleteFunc(i.Subs, func(x Subscription) bool { return x.KeyRef == k })
 	}

@@ -11,7 +11,7 @@ import (
 // state when its time comes.
 type Due struct {
 	At      int64
-	Type    eventlog.RequestType // Timer, ExpireBuffer, ExpireKept, Forget or Outlived
+	Type    eventlog.RequestType // Timer, ExpireBuffer, ExpireKept, ExpireStop, Forget or Outlived
 	ID      string
 	Key     eventlog.KeyRef // ExpireKept
 	Path    string
@@ -40,6 +40,9 @@ func (i *Instance) Dues() []Due {
 	if i.Quarantined == "" {
 		for _, b := range i.Buffer {
 			l = append(l, Due{At: b.Expires, Type: ExpireBuffer, ID: i.ID, Act: b.Seq, Msg: b.Msg})
+		}
+		for _, s := range i.Stops {
+			l = append(l, Due{At: s.Expires, Type: ExpireStop, ID: i.ID, Msg: s.N})
 		}
 	}
 	if i.DeleteAt > 0 && i.Terminal() && i.Quarantined == "" {

@@ -16,7 +16,7 @@ func (h *history) observe(p *part, e *eventlog.Event, before, after *Instance) {
 			h.broken = fmt.Errorf("%s: %s", eventlog.AppendEvent(nil, e), fmt.Sprintf(format, args...))
 		}
 	}
-	if e.Request != "" {
+	if e.Request != "" && e.Type != eventlog.StopKept { // that is applied later
 		id := [2]string{e.ID, e.Request}
 		if h.applied[id]++; h.applied[id] > 1 {
 			fail("call %v was applied twice", id)

@@ -40,8 +40,10 @@ type Limits struct {
 	Answers int // that an instance remembers: 128 applied, 128 refused
 	Page    int // waiters that one event serves: 256
 	Buffer  int // messages of one key that an instance keeps: 100
+	Stop    int // ms that a stop is kept which came before its start: a day
 }
 
 func (l Limits) answers() int { return cmp.Or(l.Answers, rememberedAnswers) }
 func (l Limits) page() int    { return cmp.Or(l.Page, fanOutPage) }
+func (l Limits) stop() int64  { return int64(cmp.Or(l.Stop, stopMemory)) }
 func (l Limits) buffer() int  { return cmp.Or(l.Buffer, bufferLimit) }

@@ -90,6 +90,7 @@ type Mailbox struct {
 	Refused []Answer           `json:"refused,omitempty"` // oldest first
 	Floor   int64              `json:"floor,omitempty"`   // greatest Made that was forgotten
 	Held    []eventlog.Request `json:"held,omitempty"`    // while in quarantine
+	Stops   []KeptStop         `json:"stops,omitempty"`   // oldest first
 }
 
 // Body is what user code and operators see of an instance.
@@ -393,6 +394,7 @@ func (i *Instance) Clone() *Instance {
 	c := *i
 	c.Subs, c.Buffer = slices.Clone(i.Subs), slices.Clone(i.Buffer)
 	c.Applied, c.Refused, c.Held = slices.Clone(i.Applied), slices.Clone(i.Refused), slices.Clone(i.Held)
+	c.Stops = slices.Clone(i.Stops)
 	c.Keys, c.Tasks = slices.Clone(i.Keys), slices.Clone(i.Tasks)
 	return &c
 }

@@ -16,6 +16,7 @@ const (
 	ExpireKept   eventlog.RequestType = "ExpireKept"   // Topic, Key, Value, Msg
 	ExpireBuffer eventlog.RequestType = "ExpireBuffer" // ID, Act: seq of its MessageBuffered
 	Forget       eventlog.RequestType = "Forget"       // ID: answers past their time
+	ExpireStop   eventlog.RequestType = "ExpireStop"   // ID, Msg: number of its StopKept
 	Outlived     eventlog.RequestType = "Outlived"     // ID, Run, Expires: an ended instance past its time
 )
 
@@ -156,6 +157,8 @@ func (t *Turn) Decide(r *eventlog.Request) (answer string) {
 		return t.hasRun(i, r)
 	case ExpireBuffer:
 		return t.expireBuffer(i, r)
+	case ExpireStop:
+		return t.expireStop(i, r)
 	case Outlived:
 		return t.outlived(i, r)
 	}
@@ -229,7 +232,7 @@ func (t *Turn) emit(e *eventlog.Event) {
 	} else {
 		t.local = append(t.local, local...)
 	}
-	if e.ID != "" && e.Seq > 0 && (len(t.Touched) == 0 || t.Touched[len(t.Touched)-1] != e.ID) {
+	if e.ID != "" && (e.Seq > 0 || e.Type == eventlog.StopKept) && (len(t.Touched) == 0 || t.Touched[len(t.Touched)-1] != e.ID) {
 		t.Touched = append(t.Touched, e.ID)
 	}
 }
@@ -304,7 +307,7 @@ func (t *Turn) Close(p Position) {
 // carriesPosition says whether the turn's last event may have the position.
 func (t *Turn) carriesPosition() bool {
 	last := len(t.Events) - 1
-	return last >= 0 && t.Events[last].Type != eventlog.AnswersForgotten
+	return last >= 0 && t.Events[last].Type != eventlog.AnswersForgotten && t.Events[last].Type != eventlog.StopExpired
 }
 
 func (s *State) acksInOrder() []int32 {
