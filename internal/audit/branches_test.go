@@ -129,7 +129,7 @@ func TestBranches(t *testing.T) {
 		{"goes on although a task has failed", func(h history) { h[0][16].Starts = nil }},
 		{"all does not have the status that follows", func(h history) { h[0][16].Ends = nil }},
 		{"InstanceCompleted of", func(h history) { h[0][18].Type = eventlog.InstanceStopped }},
-		{"task both executes", func(h history) { // both/l/b and both/r still run
+		{"the flow has not come to its end", func(h history) { // both/l/b and both/r still run
 			h[0] = h[0][:3]
 			h.add(0, eventlog.Event{Type: eventlog.InstanceCompleted, ID: named("b", 0), Seq: 3, Run: 2})
 		}},

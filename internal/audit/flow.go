@@ -2,7 +2,6 @@ package audit
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/godagger/dagger/eventlog"
@@ -70,247 +69,6 @@ func (l *plan) index(nodes []node) bool {
 	return known
 }
 
-// outlook works out from the tasks alone how far the plan has come. It judges the whole tree
-// after each step, where the engine moves from node to node.
-type outlook struct {
-	i      *instance
-	byPath map[string]*task // of an instance with many tasks
-	err    string           // the first thing that is wrong
-	fails  bool             // the instance is about to fail: what executes beside is stopped next
-}
-
-func (i *instance) outlook() *outlook {
-	o := &outlook{i: i}
-	if len(i.tasks) > 12 {
-		o.byPath = make(map[string]*task, len(i.tasks))
-		for k := range i.tasks {
-			o.byPath[i.tasks[k].path] = &i.tasks[k]
-		}
-	}
-	return o
-}
-
-func (o *outlook) task(path string) *task {
-	if o.byPath != nil {
-		return o.byPath[path]
-	}
-	return o.i.task(path)
-}
-
-// place is a node in an instance: what runs more than once has a path with an index.
-type place struct {
-	*node
-	at string
-}
-
-func (pl place) child(k int) place {
-	c := &pl.Nodes[k]
-	if pl.at == pl.Path {
-		return place{c, c.Path}
-	}
-	return place{c, pl.at + "/" + c.name()}
-}
-
-// item is a run of a ForEach; chosen one of a Dynamic.
-func (pl place) item(k int) place {
-	return place{&pl.Nodes[0], pl.at + "[" + strconv.Itoa(k) + "]"}
-}
-
-func (pl place) choice(k int, name string) (place, bool) {
-	c := pl.chosen(name)
-	return place{c, pl.at + "[" + strconv.Itoa(k) + "]/" + name}, c != nil
-}
-
-// eval is what a node that was reached has come to: running, completed or failed. A task
-// that does not run although its turn has come counts as running.
-func (o *outlook) eval(pl place) status {
-	switch pl.Kind {
-	case eventlog.Process:
-		return o.sequence(pl)
-	case eventlog.Parallel:
-		return o.join(pl)
-	}
-	t := o.task(pl.at)
-	switch {
-	case t == nil:
-		return running
-	case t.choice != "":
-		for k := range pl.Nodes {
-			if c := pl.child(k); c.name() == t.choice {
-				if s := o.eval(c); s != failed || !c.Continue {
-					return s
-				}
-				return completed
-			}
-		}
-	case len(t.choices) > 0:
-		for k, name := range t.choices {
-			if c, ok := pl.choice(k, name); ok {
-				if s := o.eval(c); s == running || s == failed && !c.Continue {
-					return s
-				}
-			}
-		}
-		return completed
-	case t.items != nil && !t.collect:
-		return o.joinItems(pl, t)
-	case t.status == completed, t.status == failed:
-		return t.status
-	}
-	return running
-}
-
-func (o *outlook) sequence(pl place) status {
-	for k := range pl.Nodes {
-		if s := o.eval(pl.child(k)); s == running || s == failed && !pl.Nodes[k].Continue {
-			return s
-		}
-	}
-	return completed
-}
-
-func (o *outlook) join(pl place) status {
-	open, lost := false, false
-	for k := range pl.Nodes {
-		switch o.eval(pl.child(k)) {
-		case completed:
-			if pl.Any {
-				return completed
-			}
-		case running:
-			open = true
-		default:
-			lost = lost || !pl.Nodes[k].Continue
-		}
-	}
-	switch {
-	case lost && (!open || !pl.Any && !pl.WaitAll):
-		return failed
-	case open:
-		return running
-	}
-	return completed
-}
-
-// joinItems is what the runs of a ForEach come to, before its handler gets them.
-func (o *outlook) joinItems(pl place, t *task) status {
-	open, lost := false, false
-	for k, s := range t.items {
-		if s == running {
-			s = o.sequence(pl.item(k))
-		}
-		switch s {
-		case failed:
-			lost = true
-		case completed, skipped:
-		default:
-			open = true
-		}
-	}
-	switch {
-	case lost && (!open || !pl.WaitAll):
-		return failed
-	case open || pl.Collect: // its handler comes
-		return running
-	}
-	return completed
-}
-
-// walk checks that exactly those tasks execute whose turn it is, and that the nodes around
-// them have the status that follows. live says that the node's turn has come and that nothing
-// around it has ended; branch that it is one of a Parallel.
-func (o *outlook) walk(pl place, live, branch bool) {
-	t := o.task(pl.at)
-	has := none
-	if t != nil {
-		has = t.status
-	}
-	s := o.eval(pl)
-	inside := pl.Kind == eventlog.Parallel || t != nil && (t.choice != "" || len(t.choices) > 0 || t.items != nil && !t.collect)
-	switch {
-	case !live:
-		o.expect(has != running, "%s executes, which is not its turn", pl.at)
-	case pl.Kind == eventlog.Process && pl.tracked():
-		o.expect(has == s || s == failed && o.fails, "%s does not have the status that follows from what is inside", pl.at)
-	case pl.Kind == eventlog.Process:
-		o.expect(has != completed || s == completed, "%s has completed, what is inside has not", pl.at)
-		o.expect(!branch || s != completed || has == completed, "%s does not end with what is inside", pl.at)
-	case inside:
-		o.expect(has == s || s == failed && o.fails, "%s does not have the status that follows from its branches", pl.at)
-	default:
-		o.expect(has == s, "does not start %s, the next task", pl.at)
-	}
-	if live && s == failed && o.fails {
-		return // what executes inside is stopped with the instance, or was before
-	}
-	live = live && s != failed
-	switch pl.Kind {
-	case eventlog.Process:
-		o.steps(pl, live)
-	case eventlog.Parallel:
-		for k := range pl.Nodes {
-			b := pl.child(k)
-			o.walk(b, live && (s == running || !pl.Any || o.eval(b) == completed), true)
-		}
-	case eventlog.Decide:
-		for k := range pl.Nodes {
-			o.walk(pl.child(k), live && t != nil && t.choice == pl.Nodes[k].name(), false)
-		}
-	case eventlog.Dynamic:
-		for k := 0; t != nil && k < len(t.choices); k++ {
-			if c, ok := pl.choice(k, t.choices[k]); ok {
-				o.walk(c, live, false)
-				e := o.eval(c)
-				live = live && (e == completed || e == failed && c.Continue)
-			}
-		}
-	case eventlog.ForEach:
-		if t != nil && t.items != nil && !t.collect {
-			o.items(pl, t, live && s == running)
-		}
-	}
-}
-
-// items walks through the runs of a ForEach: as many as may be at once execute.
-func (o *outlook) items(pl place, t *task, live bool) {
-	now, later := 0, false
-	for k, s := range t.items {
-		switch s {
-		case running:
-			now++
-			if live {
-				o.expect(o.sequence(pl.item(k)) == running || o.fails, "%s does not end with what is inside", pl.at)
-			}
-			o.steps(pl.item(k), live)
-		case stopped:
-			now++
-		case none:
-			later = true
-		}
-	}
-	if live && !o.fails {
-		o.expect(!later || pl.Concurrency > 0 && now >= pl.Concurrency, "%s does not begin its next run", pl.at)
-		o.expect(pl.Concurrency == 0 || now <= pl.Concurrency, "%s has too many runs at once", pl.at)
-		o.expect(now > 0, "%s does not end with its runs", pl.at)
-	}
-}
-
-// steps walks through nodes that come one after the other.
-func (o *outlook) steps(pl place, live bool) {
-	for k := range pl.Nodes {
-		c := pl.child(k)
-		o.walk(c, live, false)
-		s := o.eval(c)
-		live = live && (s == completed || s == failed && c.Continue)
-	}
-}
-
-func (o *outlook) expect(ok bool, text, path string) {
-	if !ok && o.err == "" {
-		o.err = strings.Replace(text, "%s", path, 1)
-	}
-}
-
 // flow checks what starts and ends with an event, and says which one must follow.
 func (p *partition) flow(i *instance, e *eventlog.Event) {
 	switch e.Type {
@@ -324,17 +82,17 @@ func (p *partition) flow(i *instance, e *eventlog.Event) {
 		p.stopping(i, e)
 		return
 	}
-	if e.Type == eventlog.SkippedTo {
-		n := i.planned(e.Path)
-		p.check(i, e, n == nil || n.Kind == eventlog.Listen && n.SkipTo != "", "task %s does not skip", e.Path)
-		i.loose = true
-	}
 	if i.broken || i.plan == nil || !i.plan.known || i.loose || i.status != running {
 		return
 	}
+	p.stays(i, e)
 	o := i.outlook()
-	root := place{&node{Kind: eventlog.Process, Nodes: i.plan.root}, ""}
+	root := o.root()
 	whole := o.sequence(root)
+	over := i.again()
+	if over == failed {
+		whole = failed
+	}
 	o.fails = whole == failed
 	o.steps(root, true)
 	if e.Type == eventlog.InstanceReset { // an operator may have given any state
@@ -343,15 +101,36 @@ func (p *partition) flow(i *instance, e *eventlog.Event) {
 		p.check(i, e, o.err == "", "%s", o.err)
 	}
 	switch {
+	case whole == completed && over == running:
+		if !i.flowEnded {
+			i.expect = eventlog.FlowEnded
+		}
 	case whole == completed:
 		i.expect = eventlog.InstanceCompleted
 	case whole != failed || i.loose:
-	case e.Type == eventlog.TaskFailed:
+	case e.Type == eventlog.TaskFailed, e.Type == eventlog.DeadlinePassed && e.Error != "":
 		i.expect, i.path = eventlog.InstanceFailed, e.Path
 	default:
-		p.check(i, e, e.Type == eventlog.TaskCompleted, "the instance goes on although a task has failed")
+		p.check(i, e, e.Type == eventlog.TaskCompleted || e.Type == eventlog.DeadlinePassed, "the instance goes on although a task has failed")
 		i.expect, i.path = eventlog.InstanceFailed, anyPath
 	}
+}
+
+// again is what the listeners that work again have come to.
+func (i *instance) again() status {
+	s := completed
+	for _, t := range i.tasks {
+		switch {
+		case !t.over:
+		case t.status == failed:
+			if n := i.planned(t.path); n == nil || !n.Continue {
+				return failed
+			}
+		case t.status == running:
+			s = running
+		}
+	}
+	return s
 }
 
 // anyPath stands for whichever task has failed: InstanceFailed names it.

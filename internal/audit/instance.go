@@ -30,12 +30,14 @@ type instance struct {
 	loose     bool // its state was given by an operator and does not follow from the plan
 	plan      *plan
 	evaluate  uint64
-	expect    eventlog.Type  // the event that must follow
-	path      string         // of it
-	stopping  bool           // on-stop handlers run
-	stop      string         // request of the kept stop that must follow
-	flowEnded bool           // only listeners that work again are left
-	jumps     map[string]int // how often the flow went elsewhere when a node had failed
+	expect    eventlog.Type   // the event that must follow
+	path      string          // of it
+	stopping  bool            // on-stop handlers run
+	stop      string          // request of the kept stop that must follow
+	flowEnded bool            // only listeners that work again are left
+	jumps     map[string]int  // how often the flow went elsewhere when a node had failed
+	passed    map[string]bool // nodes that the flow jumped over, or out of
+	way       way             // of the flow with the event at hand
 	tasks     []task
 	keys      []eventlog.TaskKey
 	subs      []sub
@@ -219,6 +221,8 @@ func (p *partition) follows(i *instance, e *eventlog.Event) {
 		p.check(i, e, e.Type == i.expect && (e.Path == i.path || i.path == anyPath && e.Path != ""), "%s of %q must come first", i.expect, i.path)
 	}
 	switch e.Type {
+	case eventlog.InstanceCompleted:
+		p.check(i, e, i.expect == e.Type || i.loose || i.plan == nil || !i.plan.known || i.status != running, "the flow has not come to its end")
 	case eventlog.InstanceStarted:
 		p.check(i, e, i.status == none, "the instance runs or has ended")
 	case eventlog.InstanceRetried:
@@ -227,6 +231,9 @@ func (p *partition) follows(i *instance, e *eventlog.Event) {
 		p.check(i, e, false, "the instance is not in quarantine")
 	case eventlog.InstanceDeleted:
 		p.check(i, e, i.status == completed || i.status == failed || i.status == stopped, "the instance has not ended")
+	}
+	switch e.Type {
+	case eventlog.InstanceStarted, eventlog.InstanceRetried, eventlog.InstanceReset, eventlog.InstanceDeleted:
 	default:
 		p.check(i, e, i.status != none, "the instance was never started")
 		p.check(i, e, i.status == running, "the instance has ended")
@@ -235,7 +242,7 @@ func (p *partition) follows(i *instance, e *eventlog.Event) {
 
 // transition folds what the event changes of the instance itself.
 func (p *partition) transition(i *instance, e *eventlog.Event) {
-	i.expect, i.path = "", ""
+	i.expect, i.path, i.way = "", "", way{}
 	switch e.Type {
 	case eventlog.InstanceStarted:
 		i.status, i.plan = running, p.plans[e.Plan]
@@ -259,6 +266,9 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 		i.setKey(k)
 	}
 	p.task(i, e)
+	if e.Type == eventlog.SkippedTo {
+		p.skippedTo(i, e)
+	}
 	switch {
 	case e.Evaluate:
 		i.evaluate = e.Seq
@@ -270,14 +280,7 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 		p.check(i, e, len(e.Starts) > 0, "without an on-stop handler")
 		i.stopping, i.evaluate = true, 0
 	}
-	// What the flow went back before is forgotten first: it may start again in this event.
-	for _, x := range e.Ends {
-		if x.Status == "NOT_STARTED" {
-			t := i.task(x.Path) // what was skipped when something before it failed is reached again after a retry
-			p.check(i, e, e.Choice != "" || t != nil && t.status == skipped, "forgets %s, and the flow does not go back", x.Path)
-			i.forget(x.Path)
-		}
-	}
+	p.forgets(i, e) // before anything starts again in this event
 	for _, s := range e.Starts {
 		p.start(i, s, e)
 	}
@@ -382,7 +385,8 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 		p.check(i, e, false, "its state can't be read: %v", err)
 		return
 	}
-	i.frozen, i.broken = false, false // it stays loose: the state may be one after a jump
+	i.frozen, i.broken, i.passed = false, false, nil // it stays loose: the state may be one after a jump
+	i.loose = i.loose || len(s.Jumps) > 0
 	i.plan, i.status, i.evaluate, i.keys, i.tasks = p.plans[s.Plan], statusOf(s.Status), s.Evaluate, s.Keys, nil
 	p.check(i, e, s.Plan == "" || i.plan != nil, "plan %s was not recorded before", s.Plan)
 	for _, t := range s.Tasks {

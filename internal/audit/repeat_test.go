@@ -115,7 +115,7 @@ func TestRepeats(t *testing.T) {
 		{"activation 9 of timed", func(h history) { h[0][12].Act = 9 }},
 		{"goes on at between, which jump does not say", func(h history) { h[0][13].Choice = "between" }},
 		{"goes on at last, which between does not say", func(h history) { h[0][13].Reason = "between" }},
-		{"forgets between, and the flow does not go back", func(h history) { h[0][13].Choice = ""; h[0][13].Ends[0].Status = "NOT_STARTED" }},
+		{"forgets between, which the flow does not come to again", func(h history) { h[0][13].Choice = ""; h[0][13].Ends[0].Status = "NOT_STARTED" }},
 		{"starts last@stop, and nothing is stopped", func(h history) { h[0][13].Starts = append(h[0][13].Starts, more("last@stop", "onstop")) }},
 		{"task last/t executes in an instance that is being stopped", func(h history) { h[0][14].Ends = h[0][14].Ends[:1] }},
 		{"the instance is being stopped", func(h history) { h[0][15].Type, h[0][15].Path = eventlog.InstanceStopping, "" }},

@@ -33,6 +33,7 @@ type task struct {
 	items   []status // of the runs of a ForEach
 	collect bool     // the handler of a ForEach gets its items
 	over    bool     // the flow has gone on behind it: the listener works again
+	late    status   // of a node whose deadline has passed
 }
 
 func (i *instance) task(path string) *task {
@@ -62,14 +63,14 @@ func (p *partition) start(i *instance, s eventlog.Start, e *eventlog.Event) {
 		i.tasks = append(i.tasks, task{path: s.Path, kind: s.Kind})
 		t = &i.tasks[len(i.tasks)-1]
 	} else {
-		goes := s.Collect && t.phase == inside && t.kind == eventlog.ForEach ||
-			s.Kind == eventlog.Process && e.Choice != "" && e.Reason != "" // it failed, and the flow goes back into it
+		into := slices.Contains(i.way.enters, s.Path) // it failed or had completed, and the flow goes back into it
+		goes := s.Collect && t.phase == inside && t.kind == eventlog.ForEach || into
 		p.check(i, e, t.status != running || goes || e.Type == eventlog.InstanceReset, "starts task %s, which runs", s.Path)
-		again := s.Collect || s.Kind == eventlog.Monitor || s.Kind == eventlog.OnStop || i.loose && s.Kind == eventlog.Process
+		again := s.Collect || s.Kind == eventlog.Monitor || s.Kind == eventlog.OnStop || into || i.loose && s.Kind == eventlog.Process
 		p.check(i, e, t.status != completed || again, "starts task %s, which has completed", s.Path)
 	}
 	t.status, t.act, t.due, t.ran, t.choice = running, e.Seq, s.Due, false, ""
-	t.choices, t.collect = nil, s.Collect
+	t.choices, t.collect, t.late = nil, s.Collect, none
 	switch {
 	case s.Kind == eventlog.Parallel, s.Kind == eventlog.Process:
 		t.phase, t.attempt = inside, 0
@@ -99,7 +100,7 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 	if e.Type == eventlog.MessageReceived && t.status == completed && i.plan != nil {
 		n := i.plan.node(e.Path)
 		p.check(i, e, n != nil && (n.Reprocess || !i.plan.known), "task %s does not run", e.Path)
-		t.over, t.phase, i.loose = true, waiting, true
+		t.over, t.phase = true, waiting
 		p.received(i, t, e)
 		return
 	}
@@ -141,6 +142,7 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 	if e.Type == eventlog.TaskCompleted && t.phase == waiting {
 		p.over(i, t, e)
 		*t = task{path: t.path, kind: t.kind, status: completed}
+		p.jumped(i, e)
 		return
 	}
 	p.check(i, e, t.phase == works, "the handler of task %s does not run", e.Path)
@@ -169,7 +171,6 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 		*t = task{path: t.path, kind: t.kind, status: completed, items: t.items, collect: t.collect, over: t.over}
 		switch {
 		case e.Choice != "" && e.Reason != "": // a join failed with it
-			p.jumped(i, e)
 		case e.Choice != "":
 			p.chosen(i, t, e)
 		case len(e.Choices) > 0:
@@ -180,6 +181,7 @@ func (p *partition) task(i *instance, e *eventlog.Event) {
 		if collected {
 			i.forgetItems(e.Path)
 		}
+		p.jumped(i, e)
 	}
 }
 
@@ -223,30 +225,8 @@ func (p *partition) deadline(i *instance, t *task, e *eventlog.Event) {
 	if e.Error != "" {
 		s = failed
 	}
-	*t = task{path: t.path, kind: t.kind, status: s}
-	i.loose = true
+	*t = task{path: t.path, kind: t.kind, status: s, late: s}
 	p.jumped(i, e)
-}
-
-// jumped checks where the flow goes on after a failure; what is done and forgotten then is
-// not judged.
-func (p *partition) jumped(i *instance, e *eventlog.Event) {
-	if e.Choice == "" {
-		return
-	}
-	i.loose = true
-	if i.plan != nil && i.plan.known {
-		n, to := i.plan.node(e.Reason), i.plan.node(e.Choice)
-		p.check(i, e, n != nil && n.Goto != "" && to != nil && to.Path == n.Goto, "goes on at %s, which %s does not say", e.Choice, e.Reason)
-		p.check(i, e, strings.HasPrefix(e.Path, e.Reason), "goes on where %s says, which is not around it", e.Reason)
-	}
-	if i.jumps == nil {
-		i.jumps = map[string]int{}
-	}
-	i.jumps[e.Reason]++
-	if n := i.planned(e.Reason); n != nil {
-		p.check(i, e, i.jumps[e.Reason] <= n.Gotos, "goes on elsewhere %d times when %s has failed, and may %d times", i.jumps[e.Reason], e.Reason, n.Gotos)
-	}
 }
 
 // chosen checks that a Decide names one of its branches; it ends with the branch.

@@ -299,6 +299,9 @@ func (p *play) time(o *oracle) error {
 
 // late says again what is not wanted any more, or something that is about nothing.
 func (p *play) late(o *oracle) error {
+	if p.chance(20) {
+		return p.refused(pick(p.r, p.calls), OK) // as before: it counts once
+	}
 	if len(p.past) == 0 {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/audit"
 )
 
 // TestOracle compares the machine with the oracle for random plans and random inputs. What it
@@ -29,7 +30,7 @@ func TestOracle(t *testing.T) {
 		seeds = 1
 	}
 	for k := range seeds {
-		seed := uint64(k) + 1
+		seed := *firstFlag + uint64(k)
 		if *seedFlag > 0 {
 			seed = *seedFlag
 		}
@@ -65,11 +66,13 @@ type play struct {
 	sent, wanted      []string // messages of Command tasks
 	letters           []string
 	past              []eventlog.Request // results and timers, to say again when they are late
+	calls             []eventlog.Request // to make again
 	trace             []string
+	judge             *audit.Auditor
 }
 
 func comparePlay(source *tape, allowed, observed states) (err error) {
-	p := &play{r: rand.New(source), w: newWorld(1), state: NewState(0, 1), shadow: NewState(0, 1), byID: map[string]*oracle{}, allowed: allowed, observed: observed}
+	p := &play{r: rand.New(source), w: newWorld(1), state: NewState(0, 1), shadow: NewState(0, 1), byID: map[string]*oracle{}, allowed: allowed, observed: observed, judge: audit.New(1, audit.Options{})}
 	p.w.maxEvent = 0
 	p.o = &oracleWorld{now: p.w.now, waiters: map[eventlog.KeyRef][]*waits{}, kept: map[eventlog.KeyRef][]*message{}}
 	defer func() {
@@ -173,6 +176,9 @@ func (p *play) decide(r eventlog.Request) (answer string, err error) {
 		if err := p.shadow.Evolve(e); err != nil {
 			return answer, err
 		}
+		if p.judge.Event(0, int64(e.N), e); p.judge.Report().Violations > 0 {
+			return answer, p.judge.Report().Err()
+		}
 		if e.Seq == 0 {
 			continue
 		}
@@ -194,6 +200,9 @@ func (p *play) decided(r eventlog.Request) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.Request != "" {
+		p.calls = append(p.calls, r)
 	}
 	p.o.settle()
 	return p.compare()

@@ -103,7 +103,7 @@ func readStates(text string) states {
 // stopped with others is so whatever it does.
 func (s states) close() {
 	back, from := map[eventlog.Type]bool{}, map[string]bool{}
-	ended, begins := map[move]bool{}, map[move]bool{}
+	ended, begins, again := map[move]bool{}, map[move]bool{}, states{}
 	ends := []eventlog.Type{eventlog.TaskCompleted, eventlog.TaskFailed, eventlog.DeadlinePassed}
 	for m := range s {
 		switch {
@@ -120,6 +120,11 @@ func (s states) close() {
 			}
 		case m.from == string(NotStarted):
 			begins[move{to: m.to, by: m.by}] = true
+		case m.from == string(Completed) && slices.Contains(ends, m.by): // the flow goes back into its process
+			for _, by := range ends {
+				again[move{"task", m.from, string(Executing) + " " + string(Waiting), by}] = true // a monitor
+				again[move{"task", m.from, string(Executing) + " " + string(Inside), by}] = true
+			}
 		}
 	}
 	for m := range maps.Clone(s) {
@@ -129,6 +134,7 @@ func (s states) close() {
 			}
 		}
 	}
+	maps.Copy(s, again)
 	for by := range back {
 		for state := range from {
 			s[move{"task", state, string(NotStarted), by}] = true
