@@ -126,21 +126,27 @@ func (w waiting) engineOn(ctx context.Context, t *testing.T, url string, f func(
 	t.Helper()
 	w.engine(ctx, t, workflow.Config{Log: url, Store: "mem:", Logger: slog.New(slog.DiscardHandler)}, func(e *workflow.Engine) {
 		f(e)
-		for {
-			r, err := audit.Log(ctx, e.Log(), audit.Options{Settled: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if r.Violations == 0 && !r.Moved {
-				return
-			}
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-ctx.Done():
-				t.Fatal(r.Err())
-			}
-		}
+		w.settle(ctx, t, e)
 	})
+}
+
+// settle waits until everything that was told is decided.
+func (w waiting) settle(ctx context.Context, t *testing.T, e *workflow.Engine) {
+	t.Helper()
+	for {
+		r, err := audit.Log(ctx, e.Log(), audit.Options{Settled: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Violations == 0 && !r.Moved {
+			return
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal(r.Err())
+		}
+	}
 }
 
 // engine runs one while f does.
