@@ -87,6 +87,7 @@ var rules = map[string]rule{
 	"cmd/daggerctl": {
 		ours:   append([]string{"internal/engine", "internal/machine", "internal/drawing", "internal/audit"}, public...),
 		theirs: []string{cobra, "github.com/spf13/pflag", bar, term},
+		tests:  []string{"github.com/alicebob/miniredis/v2", "github.com/redis/go-redis/v9"},
 	},
 	"examples/pizza":       {ours: public, theirs: []string{bar, term}},
 	"examples/orders":      {ours: append([]string{"webui", "telemetry/prom"}, public...)},
