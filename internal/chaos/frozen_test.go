@@ -59,6 +59,40 @@ func TestFrozenWorkerIsRefusedKafka(t *testing.T) {
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
 }
 
+// TestFrozenWriterIsRefusedKafka freezes a worker by SIGSTOP between its reading of the log and
+// its writing to a Redis that another worker shares, which takes over. Thawed, the write is
+// refused, and the worker works on.
+func TestFrozenWriterIsRefusedKafka(t *testing.T) {
+	begin(t)
+	t.Parallel()
+	dir := t.TempDir()
+	server := startRedis(t)
+	url := kafkaURL(brokers(t))
+	log := openedLog(t, url)
+	orders := pick(1500, 300)
+	launch(t, task{
+		Log: url, Store: "pebble:" + filepath.Join(dir, "store-none"), Dir: dir, Name: "feeder",
+		Orders: orders, Rate: pick(25.0, 20), Feed: true, Shop: true,
+	})
+	a := launch(t, task{Log: url, Store: server.url(), Dir: dir, Name: "a", Serve: true, Stay: true, Fail: "stop store.before:40"})
+	a.says("freezes this process", time.Minute)
+	b := launch(t, task{Log: url, Store: server.url(), Dir: dir, Name: "b", Serve: true, Stay: true})
+	b.until(pick(45*time.Second, 14*time.Second), func(*process) bool { return false })
+	if b.ended() {
+		t.Fatalf("the second worker ended: %v\n%s", b.err, b.tail())
+	}
+	a.signal(syscall.SIGCONT)
+	if refusal := a.says("refused store: ", time.Minute); !strings.Contains(refusal, projection.ErrFenced.Error()) {
+		t.Errorf("the frozen worker's write: %s, want %v", refusal, projection.ErrFenced)
+	}
+	awaitCompleted(t, log, orders, 2*time.Minute)
+	for _, w := range []*process{a, b} {
+		w.leave(30 * time.Second)
+	}
+	report := check(t, url, orders, server.url())
+	t.Logf("%d events, %d violations", report.Events, report.Violations)
+}
+
 // says waits for a line with the text on standard error, and returns it.
 func (p *process) says(text string, within time.Duration) string {
 	p.t.Helper()
@@ -93,14 +127,17 @@ func TestFrozenWorkerIsRefusedEmbedded(t *testing.T) {
 		{"commit", eventlog.ErrFenced},
 		{"store", projection.ErrFenced},
 	} {
-		t.Run(c.step, func(t *testing.T) { frozen(t, c.step, c.want) })
+		t.Run(c.step, func(t *testing.T) {
+			frozen(t, c.step, c.want, "pebble:"+filepath.Join(t.TempDir(), "store"))
+		})
 	}
+	t.Run("store on Redis", func(t *testing.T) { frozen(t, "store", projection.ErrFenced, startRedis(t).url()) })
 }
 
-func frozen(t *testing.T, step string, want error) {
+func frozen(t *testing.T, step string, want error, storeURL string) {
 	const orders = 200
 	dir := t.TempDir()
-	logURL, storeURL := "file:"+filepath.Join(dir, "log"), "pebble:"+filepath.Join(dir, "store")
+	logURL := "file:" + filepath.Join(dir, "log")
 	log := openedLog(t, logURL)
 	for _, topic := range []string{orderTopic(log), statusTopic(log)} {
 		if err := log.EnsureTopic(t.Context(), topic, 4); err != nil {
