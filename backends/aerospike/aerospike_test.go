@@ -2,6 +2,7 @@ package aerospike
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -64,4 +65,15 @@ func (f *fake) remove(partition int32, part string, nth int) {
 
 func TestContract(t *testing.T) {
 	storetest.Run(t, storetest.Harness{New: func(tb testing.TB) *storetest.Place { return place(tb, newFake()) }})
+}
+
+// TestContractWithFaults is the suite over a server that is busy, loses requests and replies, and
+// makes changes late.
+func TestContractWithFaults(t *testing.T) {
+	rnd := seeded(t)
+	storetest.Run(t, storetest.Harness{New: func(tb testing.TB) *storetest.Place {
+		f := newFake()
+		f.faults = &faults{rnd: rand.New(rand.NewPCG(rnd.Uint64(), 0)), drop: 5, reply: 5, delay: 5, busy: 5, read: 5, unstable: 5, max: 30}
+		return place(tb, f)
+	}})
 }

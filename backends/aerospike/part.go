@@ -38,12 +38,13 @@ func (p *part) space(st *state) space { return space{p.n, st.mark.inc} }
 // load reads the state from the server.
 func (p *part) load(ctx context.Context) (*state, error) {
 	for {
+		seen := p.seen.Load() // before the read: it may come into being right after it
 		m, err := p.s.readMark(ctx, p.key)
 		if err != nil {
 			return nil, err
 		}
 		if m == nil {
-			if p.seen.Load() {
+			if seen {
 				return nil, fmt.Errorf("%w: the server has forgotten the partition", projection.ErrStateLost)
 			}
 			return &state{}, nil
@@ -111,13 +112,13 @@ func (p *part) complete(ctx context.Context, m *mark) (*state, error) {
 // state's token: the token is still there, and no node was started, has left or has come since
 // the incarnation began. errMoved: read again. Protocol rule 26.
 func (p *part) check(ctx context.Context, st *state) error {
-	wait := p.cluster(ctx)
+	wait, seen := p.cluster(ctx), p.seen.Load()
 	r, err := p.s.readOne(ctx, read{key: p.key, bins: []string{binToken}})
 	cluster, clusterErr := wait()
 	switch {
 	case err != nil:
 		return err
-	case r == nil && p.seen.Load():
+	case r == nil && seen:
 		return fmt.Errorf("%w: the server has forgotten the partition", projection.ErrStateLost)
 	case st.mark == nil && r == nil:
 		return nil
