@@ -188,8 +188,8 @@ func BenchmarkAsOf(b *testing.B) {
 	}{
 		{"short", store, short, nil},
 		{"long", store, long, nil},
-		{"short/no-row", none, short, nil},
-		{"long/no-row", none, long, nil},
+		{"without-a-row/short", none, short, nil},
+		{"without-a-row/long", none, long, nil},
 		{"nobody", store, func() string { return "nobody" }, ErrNotFound},
 	} {
 		b.Run(x.what, func(b *testing.B) {

@@ -18,6 +18,7 @@ type walk struct {
 	first uint64 // number of the page's first event
 	gap   uint64 // between the last two that were wanted
 	last  uint64
+	size  uint64 // events of a page
 	read  uint64 // events that were read for those that were wanted
 }
 
@@ -124,10 +125,10 @@ func (w *walk) guess(n uint64, low, high found) int64 {
 	}
 	at := low.offset + int64(float64(high.offset-low.offset)*(float64(n-low.n)/float64(high.n-low.n)))
 	at = min(at, high.offset-int64(high.n-n)) // each event takes an offset
-	if w.gap > 512 {
-		return at - 32
+	if w.gap < w.size/2 { // a page that ends with it is likely to have what is wanted next
+		return at - int64(w.size*3/4)
 	}
-	return at - int64(min(8*w.gap+32, 1024))
+	return at - 32
 }
 
 // load reads the page that begins at or behind an offset.
@@ -157,7 +158,8 @@ func (w *walk) load(ctx context.Context, from int64) error {
 		return err
 	}
 	w.first = first.N
-	w.read += uint64(len(w.page))
+	w.size = uint64(len(w.page))
+	w.read += w.size
 	w.note(found{n: first.N, offset: w.page[0].Offset})
 	last := len(w.page) - 1
 	w.note(found{n: first.N + uint64(last), offset: w.page[last].Offset})
