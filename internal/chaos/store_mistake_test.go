@@ -134,3 +134,63 @@ func TestStoreNewerThanItsLogEmbedded(t *testing.T) {
 	w.feed(50, 100)
 	w.finish()
 }
+
+// TestPebbleReplacedEmbedded: between two runs somebody puts an older copy in the place of the
+// store, or removes it, or takes another log's or another application's. The first two are
+// brought up to date, the others refused.
+func TestPebbleReplacedEmbedded(t *testing.T) {
+	begin(t)
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "store")
+	w := newStoreWorld(t, "pebble:"+dir)
+	w.feed(100, 200)
+	w.finish()
+	old := filepath.Join(t.TempDir(), "old")
+	if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	w = w.again()
+	w.feed(100, 200)
+	w.finish()
+	replace := func(by string) {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if by == "" {
+			return
+		}
+		if err := os.CopyFS(dir, os.DirFS(by)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, by := range []string{old, ""} {
+		replace(by)
+		w = w.again()
+		w.feed(50, 200)
+		w.finish()
+	}
+
+	theirs := filepath.Join(t.TempDir(), "theirs")
+	x := newStoreWorld(t, "pebble:"+theirs)
+	x.feed(150, 200)
+	x.finish()
+	log := openedLog(t, w.logURL)
+	id := projection.Identity{App: log.App(), Partitions: log.Partitions()}
+	store, err := projection.Open(t.Context(), "pebble:"+theirs, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := workflow.Open(t.Context(), workflow.Config{OpenedLog: log, OpenedStore: store}); !errors.Is(err, engine.ErrForeignStore) {
+		t.Errorf("opened with another log's store: %v, want ErrForeignStore", err)
+	}
+	if _, err := projection.Open(t.Context(), "pebble:"+theirs, id); !errors.Is(err, projection.ErrInUse) {
+		t.Errorf("opened a store that is open: %v, want ErrInUse", err)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+	id.App = "other"
+	if _, err := projection.Open(t.Context(), "pebble:"+theirs, id); !errors.Is(err, projection.ErrForeign) || !strings.Contains(err.Error(), log.App()) {
+		t.Errorf("opened another application's store: %v, want ErrForeign and its name", err)
+	}
+}
