@@ -3,11 +3,11 @@ package stores
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -35,7 +35,7 @@ var backends = []backend{
 	{"pebble", "a directory", pebblePlace(pebble.Options{})},
 	{"pebble wal=off", "a directory", pebblePlace(pebble.Options{NoWAL: true})},
 	{"redis fake", "miniredis", fakeRedisPlace},
-	{"redis", "redis-server", redisPlace},
+	{"redis", "redis-server, killed and started again", redisPlace},
 	{"aerospike", "the server of AEROSPIKE_ADDR", aerospikePlace},
 }
 
@@ -74,7 +74,7 @@ func aerospikePlace(tb testing.TB) *storetest.Place {
 	}}
 }
 
-// redisPlace starts a redis-server without persistence.
+// redisPlace starts a redis-server with an append-only file, which a crash kills and starts again.
 func redisPlace(tb testing.TB) *storetest.Place {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		tb.Skip("no redis-server on this machine")
@@ -83,26 +83,54 @@ func redisPlace(tb testing.TB) *storetest.Place {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
+	addr := l.Addr().String()
 	l.Close()
-	cmd := exec.Command("redis-server", "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", tb.TempDir(), "--save", "")
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
+	dir := tb.TempDir()
+	var server *exec.Cmd
+	kill := func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
 	}
-	tb.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			c.Close()
-			return redisAt(tb, addr, false)
+	start := func() {
+		_, port, _ := net.SplitHostPort(addr)
+		server = exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes")
+		if err := server.Start(); err != nil {
+			tb.Fatal(err)
 		}
-		if time.Now().After(deadline) {
-			tb.Fatalf("redis-server does not answer: %v", err)
+		for deadline := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
+			if answers(addr) {
+				return
+			}
+			if time.Now().After(deadline) {
+				kill()
+				tb.Fatal("redis-server does not answer")
+			}
 		}
-		<-time.After(20 * time.Millisecond)
 	}
+	start()
+	tb.Cleanup(func() { kill() })
+	place := redisAt(tb, addr, false)
+	place.Crash = func(s projection.Store) {
+		kill()
+		if err := s.Close(); err != nil {
+			tb.Fatal(err)
+		}
+		start()
+	}
+	return place
+}
+
+// answers says whether a redis-server has loaded what it has.
+func answers(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("PING\r\n")); err != nil {
+		return false
+	}
+	reply := make([]byte, 5)
+	_, err = io.ReadFull(c, reply)
+	return err == nil && string(reply) == "+PONG"
 }

@@ -204,11 +204,13 @@ type cutFold struct {
 	store projection.Store // of a volatile place, still open
 	rows  int
 	cuts  int
-	aside int
+	// crashes are those of the cuts at which the server was killed.
+	crashes int
+	aside   int
 }
 
 func (c cutFold) String() string {
-	return fmt.Sprintf("batches of %d changed rows and more, cut off %d times, %d partitions built aside", c.rows, c.cuts, c.aside)
+	return fmt.Sprintf("batches of %d changed rows and more, cut off %d times, %d of them by a crash of the store, %d partitions built aside", c.rows, c.cuts, c.crashes, c.aside)
 }
 
 // foldCut folds the whole log with cuts.
@@ -259,7 +261,10 @@ func foldCut(t *testing.T, rnd *rand.Rand, log eventlog.Log, place *storetest.Pl
 			t.Fatal(err)
 		}
 		if err != nil && !place.Volatile {
-			if err := store.Close(); err != nil {
+			if place.Crash != nil && rnd.IntN(2) == 0 {
+				c.crashes++
+				place.Crash(store)
+			} else if err := store.Close(); err != nil {
 				t.Fatal(err)
 			}
 			if store, err = place.Open(id); err != nil {
