@@ -93,7 +93,7 @@ func (p *part) settled(ctx context.Context, st *state) error {
 	return st.mark.whole(cluster)
 }
 
-// sameCluster says why a batch that was applied is lost all the same.
+// sameCluster fails when the cluster isn't any more as it was when the partition was built.
 func (p *part) sameCluster(ctx context.Context, m *mark) error {
 	cluster, err := p.s.clusterName(ctx)
 	if err != nil {

@@ -27,7 +27,7 @@ type part struct {
 // state is a partition at one token. It never changes.
 type state struct {
 	mark      *mark      // nil: it never was
-	directory *directory //
+	directory *directory // where its entries are
 	pending   *redo      // laid over what is read; nil: all pages and rows have it
 	kept      []blob     // redos before the mark's that are still there
 }

@@ -21,7 +21,7 @@ const (
 	// keptRedos and keptBytes are how many redos, and how much of them, stay for those who read the
 	// partition whole meanwhile; see part.dump.
 	keptRedos = 64
-	keptBytes = 32 << 20
+	keptBytes = 8 << 20
 	// knownRows is how many record rows the writer remembers to be in the index.
 	knownRows = 16_000
 )
