@@ -126,6 +126,7 @@ func TestBranches(t *testing.T) {
 		{"its end \"\" has not come", func(h history) { h[0][1].Keys[1].Value = "20" }},
 		{"InstanceFailed of", func(h history) { h[0][15].Type = eventlog.InstanceStopped; h[0][15].Path = "" }},
 		{"task all/v has not failed", func(h history) { h[0][15].Path = "all/v" }},
+		{"names both/r, which may fail", func(h history) { h[0][15].Path = "both/r" }},
 		{"goes on although a task has failed", func(h history) { h[0][16].Starts = nil }},
 		{"all does not have the status that follows", func(h history) { h[0][16].Ends = nil }},
 		{"InstanceCompleted of", func(h history) { h[0][18].Type = eventlog.InstanceStopped }},

@@ -108,10 +108,10 @@ func (p *partition) flow(i *instance, e *eventlog.Event) {
 	case whole == completed:
 		i.expect = eventlog.InstanceCompleted
 	case whole != failed || i.loose:
-	case e.Type == eventlog.TaskFailed, e.Type == eventlog.DeadlinePassed && e.Error != "":
+	case (e.Type == eventlog.TaskFailed || e.Type == eventlog.DeadlinePassed && e.Error != "") && i.task(e.Path) != nil && !o.mayFail(e.Path):
 		i.expect, i.path = eventlog.InstanceFailed, e.Path
 	default:
-		p.check(i, e, e.Type == eventlog.TaskCompleted || e.Type == eventlog.DeadlinePassed, "the instance goes on although a task has failed")
+		p.check(i, e, e.Type == eventlog.TaskCompleted || e.Type == eventlog.TaskFailed || e.Type == eventlog.DeadlinePassed, "the instance goes on although a task has failed")
 		i.expect, i.path = eventlog.InstanceFailed, anyPath
 	}
 }

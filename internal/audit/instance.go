@@ -298,6 +298,8 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 			p.check(i, e, i.evaluate != 0 || i.loose, "no task failed, and no key was to be computed")
 		} else {
 			p.check(i, e, t != nil && t.status == failed, "task %s has not failed", e.Path)
+			n := i.planned(e.Path)
+			p.check(i, e, n == nil || !n.Continue, "names %s, which may fail", e.Path)
 		}
 		i.end(failed)
 	case eventlog.InstanceStopped:

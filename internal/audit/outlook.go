@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -279,6 +280,11 @@ func (o *outlook) steps(pl place, live bool) {
 		s := o.eval(c)
 		live = live && (s == completed || s == failed && c.Continue)
 	}
+}
+
+// mayFail says that a failure of the node, or of one around it, does not fail the instance.
+func (o *outlook) mayFail(path string) bool {
+	return slices.ContainsFunc(o.chain(path), func(pl place) bool { return pl.Continue })
 }
 
 func (o *outlook) expect(ok bool, text, path string) {

@@ -336,8 +336,9 @@ func (t *Turn) conclude(i *Instance, f *flow, path, why string) {
 	case f.done, i.FlowEnded && !f.failed && !i.unfinishedOver():
 		t.transit(i, t.ending(i, &eventlog.Event{Type: eventlog.InstanceCompleted}))
 	case f.failed:
-		// The end of another task may have shown it, one of a run of a ForEach that has ended.
-		if path == "" || i.Task(path) == nil {
+		// The end of another task may have shown it: one that may fail, or of a run of a ForEach
+		// that has ended.
+		if k := i.Task(path); k == nil || f.leftBehind(place{f.plan.Node(path), path}, k) {
 			path, why = f.culprit()
 		}
 		t.transit(i, &eventlog.Event{Type: eventlog.InstanceFailed, Path: path, Error: why})

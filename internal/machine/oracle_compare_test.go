@@ -208,10 +208,34 @@ func (o *oracle) compareStatus(i *Instance) error {
 			wrong = append(wrong, fmt.Sprintf("%s is %q; the oracle does not know it", k.Path, k.Status))
 		}
 	}
+	if o.whole == Failure && !o.failedWith(i.FailedPath) {
+		wrong = append(wrong, fmt.Sprintf("it is said to have failed with %q", i.FailedPath))
+	}
 	if wrong != nil {
 		return fmt.Errorf("%s", strings.Join(wrong, "\n"))
 	}
 	return nil
+}
+
+// failedWith says that the instance failed with a node: it failed, and nothing around it may.
+func (o *oracle) failedWith(path string) bool {
+	if path == "" {
+		return o.broken
+	}
+	if a := o.over[path]; a != nil && a.status == Failure {
+		return !a.n.Continue
+	}
+	failed := false
+	for _, p := range []string{path, path + "#", path + "!"} {
+		r, has := o.results[p]
+		failed = failed || has && !r.ok
+	}
+	for at := path; at != ""; at = at[:max(0, strings.LastIndexAny(at, "/["))] {
+		if n, s := o.plan.Node(at), o.status[at]; n != nil && (s != Failure && s != "" || n.Continue) {
+			return false
+		}
+	}
+	return failed
 }
 
 // later says that a node is in a run of a ForEach that goes on later: a retry keeps to the limit.
