@@ -28,7 +28,7 @@ type RebuildOptions struct {
 	Parallel   int             // partitions at once; 0 = as many as there are processors
 	Resume     bool            // where a store can't build aside: go on from where it stands instead of emptying it
 	Snapshots  snapshot.Bucket // begin with the newest valid snapshot; nil: with the log
-	BatchRows  int             // changed rows after which they are written; 0 = 20,000
+	BatchRows  int             // changed rows after which they are written; 0 = 4,000
 	// Progress is told how many offsets of how many of a partition are read. It is called by
 	// several goroutines.
 	Progress func(partition int32, done, total int64)
@@ -131,16 +131,57 @@ func (f *folder) aside(stager projection.Stager) (done Rebuilt, err error) {
 			return done, err
 		}
 	}
-	f.r.e.store = aside{Store: f.r.e.store, built: built}
+	use := f.r.e.store
+	f.r.e.store = aside{Store: use, built: built}
 	if err := f.fold(); err != nil {
 		return done, err
 	}
-	if f.r.o.st.N > 0 {
+	done = f.rebuilt()
+	for range catchUps {
+		next, err := f.catchUp(use)
+		if err != nil {
+			return done, err
+		}
+		if next == nil {
+			break
+		}
+		done.Events, done.AsOf = done.Events+next.Events, next.AsOf
+	}
+	if done.AsOf > 0 {
 		if err := built.Replace(ctx); err != nil {
 			return done, err
 		}
 	}
-	return f.rebuilt(), nil
+	return done, nil
+}
+
+const (
+	// catchUps is how often a rebuild folds what came while it folded the rest.
+	catchUps = 4
+	// catchUpFrom is how many events its owner may have to fold once more.
+	catchUpFrom = 500
+)
+
+// catchUp folds what an engine has added meanwhile to the partition in use; nil when that is
+// little. Else that partition would go back by all of it when it is replaced.
+func (f *folder) catchUp(use projection.Store) (*Rebuilt, error) {
+	ctx := f.r.life
+	at, err := watermark(ctx, use, f.r.partition)
+	if err != nil || at.LogID != f.r.e.eventsID || at.N < f.r.o.st.N+catchUpFrom {
+		return nil, nil // a partition that is lost or of another log is not waited for
+	}
+	next, err := newFolder(ctx, f.r.e.log, f.r.e.store, f.r.partition)
+	if err != nil {
+		return nil, err
+	}
+	defer next.close()
+	next.r.o.recoverRows = f.r.o.recoverRows
+	if err := next.fold(); err != nil {
+		return nil, err
+	}
+	f.r.o.st.N = next.r.o.st.N
+	done := next.rebuilt()
+	return &done, nil
 }
 
 // inPlace empties the partition and folds it, or goes on with it.
