@@ -138,7 +138,7 @@ func (f *folder) aside(stager projection.Stager) (done Rebuilt, err error) {
 	}
 	done = f.rebuilt()
 	for range catchUps {
-		next, err := f.catchUp(use)
+		next, err := f.catchUp(use, done.AsOf)
 		if err != nil {
 			return done, err
 		}
@@ -164,10 +164,10 @@ const (
 
 // catchUp folds what an engine has added meanwhile to the partition in use; nil when that is
 // little. Else that partition would go back by all of it when it is replaced.
-func (f *folder) catchUp(use projection.Store) (*Rebuilt, error) {
+func (f *folder) catchUp(use projection.Store, upto uint64) (*Rebuilt, error) {
 	ctx := f.r.life
 	at, err := watermark(ctx, use, f.r.partition)
-	if err != nil || at.LogID != f.r.e.eventsID || at.N < f.r.o.st.N+catchUpFrom {
+	if err != nil || at.LogID != f.r.e.eventsID || at.N < upto+catchUpFrom {
 		return nil, nil // a partition that is lost or of another log is not waited for
 	}
 	next, err := newFolder(ctx, f.r.e.log, f.r.e.store, f.r.partition)
@@ -179,7 +179,6 @@ func (f *folder) catchUp(use projection.Store) (*Rebuilt, error) {
 	if err := next.fold(); err != nil {
 		return nil, err
 	}
-	f.r.o.st.N = next.r.o.st.N
 	done := next.rebuilt()
 	return &done, nil
 }
