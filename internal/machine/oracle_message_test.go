@@ -26,6 +26,7 @@ type copied struct {
 // oracleWorld has what instances share: the clock, and the messages that nobody took yet.
 type oracleWorld struct {
 	now       int64
+	limit     int       // messages of one key that an instance keeps
 	instances []*oracle // in the order of their start
 	waiters   map[eventlog.KeyRef][]*waits
 	kept      map[eventlog.KeyRef][]*message
@@ -95,7 +96,7 @@ func (o *oracle) keeps(k eventlog.KeyRef) (n int) {
 // deliver is a message that comes to the instance. When it has too many, it does not wait for
 // more until there is room.
 func (o *oracle) deliver(c copied) bool {
-	if o.keeps(c.key) == bufferLimit {
+	if o.keeps(c.key) == o.world.limit {
 		delete(o.subs, c.key)
 		return false
 	}
@@ -223,7 +224,7 @@ func (o *oracle) subscribe() {
 		}
 	}
 	for _, k := range wants {
-		if o.subs[k] == nil && o.keeps(k) < bufferLimit {
+		if o.subs[k] == nil && o.keeps(k) < o.world.limit {
 			x := &waits{o: o, alone: slices.ContainsFunc(o.plan.listening, func(n *Node) bool { return n.One && n.Topic == k.Topic && n.Key == k.Key })}
 			o.subs[k] = x
 			w.queue = append(w.queue, func() { w.wait(x, k) })

@@ -72,9 +72,9 @@ type play struct {
 }
 
 func comparePlay(source *tape, allowed, observed states) (err error) {
-	p := &play{r: rand.New(source), w: newWorld(1), state: NewState(0, 1), shadow: NewState(0, 1), byID: map[string]*oracle{}, allowed: allowed, observed: observed, judge: audit.New(1, audit.Options{})}
+	p := &play{r: rand.New(source), w: newWorld(1), state: NewState(0, 1), shadow: NewState(0, 1), byID: map[string]*oracle{}, allowed: allowed, observed: observed}
 	p.w.maxEvent = 0
-	p.o = &oracleWorld{now: p.w.now, waiters: map[eventlog.KeyRef][]*waits{}, kept: map[eventlog.KeyRef][]*message{}}
+	p.o = &oracleWorld{now: p.w.now, limit: bufferLimit, waiters: map[eventlog.KeyRef][]*waits{}, kept: map[eventlog.KeyRef][]*message{}}
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -83,7 +83,11 @@ func comparePlay(source *tape, allowed, observed states) (err error) {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(p.trace, "\n"))
 		}
 	}()
-	p.failures = p.r.IntN(60)
+	if p.failures = p.r.IntN(60); p.chance(30) {
+		p.o.limit = 2
+	}
+	p.state.Rules.Limits.Buffer = p.o.limit
+	p.judge = audit.New(1, audit.Options{Buffered: p.o.limit})
 	for _, id := range []string{"i", "j"}[:1+p.r.IntN(5)/4] {
 		if err := p.start(id); err != nil {
 			return err
