@@ -110,10 +110,8 @@ func (s *Store) begun(ctx context.Context, o Options) error {
 	if o.firstWait > 0 {
 		s.firstWait = o.firstWait
 	}
-	if !o.NoCheck {
-		if err := s.check(ctx); err != nil {
-			return err
-		}
+	if err := s.check(ctx, !o.NoCheck); err != nil {
+		return err
 	}
 	s.pieceSize = s.recordSize - s.recordSize/32 // the rest is for what a record has beside it
 	return s.identify(ctx)

@@ -17,34 +17,33 @@ type settings struct {
 	values  map[string]string
 }
 
-// check asks every node for its settings, refuses dangerous ones, and finds out how large a record
-// may be.
-func (s *Store) check(ctx context.Context) error {
+// check asks every node for its settings, finds out how large a record may be, and refuses
+// dangerous ones; not when they don't matter, and are not even told.
+func (s *Store) check(ctx context.Context, matters bool) error {
 	var nodes []settings
 	err := s.again(ctx, func() (err error) {
 		nodes, err = s.server.settings(ctx)
 		return err
 	})
-	if err != nil {
+	if err != nil && matters {
 		return fmt.Errorf("read the namespace's settings: %w", err)
 	}
-	var refused []error
-	for _, n := range nodes {
-		if err := n.check(); err != nil {
-			refused = append(refused, fmt.Errorf("%s: %w", n.node, err))
+	for i := range nodes {
+		size := nodes[i].recordSize()
+		if i == 0 || size < s.recordSize {
+			s.recordSize = size
 		}
-	}
-	if len(refused) > 0 {
-		return errors.Join(refused...)
-	}
-	s.recordSize = 8 << 20
-	for _, n := range nodes {
-		s.recordSize = min(s.recordSize, n.recordSize())
 	}
 	if s.recordSize < minRecordSize {
 		return fmt.Errorf("aerospike: max-record-size is %d; %d is the least", s.recordSize, minRecordSize)
 	}
-	return nil
+	var refused []error
+	for i := range nodes {
+		if err := nodes[i].check(); err != nil && matters {
+			refused = append(refused, fmt.Errorf("%s: %w", nodes[i].node, err))
+		}
+	}
+	return errors.Join(refused...)
 }
 
 // recordSize is how large a record may be. A server before 7.1 calls it write-block-size.

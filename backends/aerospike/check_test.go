@@ -44,7 +44,18 @@ func TestDangerousSettings(t *testing.T) {
 			t.Errorf("%s %s=%s: %v, want %q", c.version, c.name, c.value, err, c.err)
 		}
 	}
-	f := newFake()
+	f := newFake() // dangerous, and wanted all the same
+	f.settle["default-ttl"], f.settle["max-record-size"] = "60", "262144"
+	o := options
+	o.NoCheck = true
+	if err := o.complete(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(t.Context(), o, identity, f.connect())
+	if err != nil || s.recordSize != 256<<10 {
+		t.Errorf("check=off: %v", err)
+	}
+	s.Close()
 	f.settle = nil
 	if _, err := openFake(t, f, identity); err == nil || !strings.Contains(err.Error(), "no such namespace") {
 		t.Errorf("no namespace: %v", err)
