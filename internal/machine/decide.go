@@ -301,7 +301,14 @@ func (t *Turn) checkResult(node *Node, k *Task, r *eventlog.Request) {
 	case t.MaxEvent > 0 && size > t.MaxEvent-eventOverhead:
 		why = fmt.Sprintf("the change of the parameters has %d bytes; an event takes %d: keep large data elsewhere and refer to it", size, t.MaxEvent)
 	case r.Record != nil && t.MaxMessage != nil:
-		if size, limit := len(r.Record.Key)+len(r.Record.Value), t.MaxMessage(r.Record.Topic); size > limit {
+		record := len(r.Record.Key) + len(r.Record.Value)
+		for _, h := range r.Record.Headers {
+			record += len(h.Key) + len(h.Value)
+		}
+		// The key stands in the event too, where a byte may take six.
+		if t.MaxEvent > 0 && size+6*len(r.Record.Key) > t.MaxEvent-eventOverhead {
+			why = fmt.Sprintf("the key of the message has %d bytes: keys must be short", len(r.Record.Key))
+		} else if size, limit := record, t.MaxMessage(r.Record.Topic); size > limit {
 			why = fmt.Sprintf("the message has %d bytes; topic %s takes %d", size, r.Record.Topic, limit)
 		}
 	case r.Choice != "" && node.Kind == eventlog.Decide && !node.has(r.Choice):
