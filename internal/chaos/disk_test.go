@@ -130,9 +130,10 @@ func fullUnder(t *testing.T, which, disk string) {
 	first := w
 	if which == "store" && !first.ended() {
 		first.stdin.Close()
-		first.until(20*time.Second, func(*process) bool { return false })
-		if !first.ended() {
-			t.Error("asked to end on the full disk, the worker did not")
+		told := time.Now()
+		first.until(40*time.Second, func(*process) bool { return false })
+		if t.Logf("it was told to end, and had %v later: %v", time.Since(told).Round(time.Second), first.ended()); !first.ended() {
+			t.Error("told to end on the full disk, the worker did not")
 		}
 	}
 	first.kill()

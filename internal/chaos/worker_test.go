@@ -153,7 +153,10 @@ func (t *task) watch(ctx context.Context, eng *workflow.Engine, log eventlog.Log
 		counts, err := eng.Count(ctx, workflow.Filter{})
 		// The other worker's store has what is missing: each tells what it can count.
 		if _, elsewhere := errors.AsType[*workflow.ElsewhereError](err); err != nil && !elsewhere {
-			return err
+			// Without a broker nobody knows who owns what this worker had to give up.
+			fmt.Fprintln(os.Stderr, "worker: count:", err)
+			pause(ctx, 200*time.Millisecond)
+			continue
 		}
 		completed := int64(0)
 		for _, byStatus := range counts.Of {
