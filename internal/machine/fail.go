@@ -106,14 +106,22 @@ func (f *flow) endInside(pl place, s Status) {
 	}
 }
 
-// culprit is the first node whose failure made the instance fail.
+// culprit is the first node whose failure made the instance fail: not one that a join still
+// does without.
 func (f *flow) culprit() (path, why string) {
 	for _, k := range f.i.Tasks {
-		if pl, ok := f.plan.place(k.Path); ok && k.Status == Failure && k.Error != "" && !f.leftBehind(pl, &k) {
+		pl, ok := f.plan.place(k.Path)
+		if !ok || k.Status != Failure || k.Error == "" || f.leftBehind(pl, &k) {
+			continue
+		}
+		if k.Over || f.pending(pl) {
 			return k.Path, k.Error
 		}
+		if path == "" {
+			path, why = k.Path, k.Error
+		}
 	}
-	return "", ""
+	return path, why
 }
 
 // leftBehind says that a task that failed or was stopped is not what the instance failed with,
