@@ -17,6 +17,10 @@ func onStores(t *testing.T, f func(t *testing.T, url string)) {
 		t.Parallel()
 		f(t, startRedis(t).url())
 	})
+	t.Run("aerospike", func(t *testing.T) {
+		t.Parallel()
+		f(t, aerospikeURL(t))
+	})
 }
 
 // TestStoreSlowEmbedded: each write takes two seconds longer, and work does not wait for it; then

@@ -97,7 +97,7 @@ var rules = map[string]rule{
 	"bench":                {ours: append([]string{"internal/engine"}, public...), theirs: []string{bar, term}},
 
 	// What only the work on this module needs.
-	"internal/chaos":                 {ours: append([]string{"internal/engine", "internal/audit", "internal/kafkatest"}, public...), tests: []string{franz, pebble, ids, "github.com/redis/go-redis/v9"}},
+	"internal/chaos":                 {ours: append([]string{"internal/engine", "internal/audit", "internal/kafkatest"}, public...), tests: []string{franz, pebble, ids, "github.com/redis/go-redis/v9", "github.com/aerospike/aerospike-client-go/v7"}},
 	"internal/stores":                {ours: append([]string{"internal/engine"}, public...), tests: []string{"github.com/alicebob/miniredis/v2"}},
 	"internal/compose":               {theirs: []string{composeG}},
 	"internal/kafkatest":             {theirs: []string{franz}, kit: true},
