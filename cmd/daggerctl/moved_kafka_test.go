@@ -154,6 +154,29 @@ func (m *moving) unread(ctx context.Context, t *testing.T, url, order string) {
 	publish(ctx, t, log, m.signals, order)
 }
 
+// goesOn waits until the engine has all instances and makes their next attempts.
+func (m *moving) goesOn(ctx context.Context, t *testing.T, e *workflow.Engine) {
+	t.Helper()
+	for before := m.failed.Load(); ; {
+		n := int64(0)
+		if counts, err := e.Count(ctx, workflow.Filter{}); err == nil { // else it does not have all partitions yet
+			for _, byStatus := range counts.Of {
+				for _, of := range byStatus {
+					n += of
+				}
+			}
+		}
+		if n == 8 && m.failed.Load() > before {
+			return
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("%d instances go on", n)
+		}
+	}
+}
+
 // end lets everything end, also instances that take messages which waited for nobody.
 func (m *moving) end(ctx context.Context, t *testing.T, e *workflow.Engine) {
 	t.Helper()
@@ -260,15 +283,7 @@ func TestCopyKilledKafka(t *testing.T) {
 	}
 	kafka += "?create=false"
 	wantCopied(ctx, t, first, kafka)
-	m.engine(ctx, t, kafka, "pebble:"+dir+"/store-2", func(e *workflow.Engine) {
-		for before := m.failed.Load(); m.failed.Load() == before; { // attempts go on
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-ctx.Done():
-				t.Fatal("nothing is tried again")
-			}
-		}
-	})
+	m.engine(ctx, t, kafka, "pebble:"+dir+"/store-2", func(e *workflow.Engine) { m.goesOn(ctx, t, e) })
 	killedUntilDone(ctx, t, random, 8, 20, "copy-log", "--from", kafka, "--to", "kill:"+last)
 	wantCopied(ctx, t, kafka, last)
 	m.engine(ctx, t, last, "pebble:"+dir+"/store-3", func(e *workflow.Engine) { m.end(ctx, t, e) })
@@ -315,7 +330,7 @@ func TestImportKilledKafka(t *testing.T) {
 		t.Errorf("imported: %s", s)
 	}
 	kafka += "?create=false"
-	m.engine(ctx, t, kafka, "pebble:"+dir+"/store-2", func(*workflow.Engine) {})
+	m.engine(ctx, t, kafka, "pebble:"+dir+"/store-2", func(e *workflow.Engine) { m.goesOn(ctx, t, e) })
 	killedUntilDone(ctx, t, random, 8, 9, "import", export(kafka), "--to", "kill:"+last)
 	m.engine(ctx, t, last, "pebble:"+dir+"/store-3", func(e *workflow.Engine) {
 		publish(ctx, t, e.Log(), m.signals, "3")
