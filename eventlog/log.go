@@ -138,6 +138,13 @@ type Log interface {
 	Close() error
 }
 
+// Peeker is a Log whose Read fetches more at once than somebody needs who looks for a record by
+// its place. Read does it for a Log that is none.
+type Peeker interface {
+	// Peek is Read by small pieces.
+	Peek(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation Isolation) (Reader, error)
+}
+
 // Publisher appends records in order; it stops for good at the first error.
 type Publisher interface {
 	Publish(ctx context.Context, records ...Record) error

@@ -24,7 +24,21 @@ type reader struct {
 	next      int64
 }
 
+const (
+	readBytes = 4 << 20 // of a fetch
+	peekBytes = 64 << 10
+)
+
 func (l *kafkaLog) Read(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation) (eventlog.Reader, error) {
+	return l.reader(ctx, topic, partition, from, topicID, isolation, readBytes)
+}
+
+// Peek is Read by small fetches.
+func (l *kafkaLog) Peek(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation) (eventlog.Reader, error) {
+	return l.reader(ctx, topic, partition, from, topicID, isolation, peekBytes)
+}
+
+func (l *kafkaLog) reader(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation, bytes int32) (eventlog.Reader, error) {
 	fail := func(err error) (eventlog.Reader, error) {
 		return nil, fmt.Errorf("read %s, partition %d: %w", topic, partition, err)
 	}
@@ -59,7 +73,7 @@ func (l *kafkaLog) Read(ctx context.Context, topic string, partition int32, from
 		kgo.FetchIsolationLevel(level),
 		kgo.KeepControlRecords(),        // their offsets are passed too
 		kgo.FetchMaxWait(5*time.Second), // an idle partition costs next to nothing; what comes ends the wait
-		kgo.FetchMaxPartitionBytes(4<<20),
+		kgo.FetchMaxPartitionBytes(bytes),
 	)
 	if err != nil {
 		return fail(err)

@@ -101,6 +101,14 @@ func newFinder(ctx context.Context, log eventlog.Log, partition int32) (*finder,
 	return &finder{log: log, name: name, topicID: topic.ID, partition: partition, start: p.Start, end: p.End}, nil
 }
 
+// peek opens readers for one who needs few records.
+func (s *finder) peek() opener {
+	if p, ok := s.log.(eventlog.Peeker); ok {
+		return p.Peek
+	}
+	return s.log.Read
+}
+
 // found is where an event stands; n is 0 when there is none.
 type found struct {
 	n      uint64
@@ -112,11 +120,18 @@ type found struct {
 // reached. Barriers are left out. f is told when a piece of the log ends, too, with a nil
 // record: a good moment to stop.
 func (s *finder) read(ctx context.Context, from int64, f func(*eventlog.Record) (bool, error)) error {
+	return s.through(ctx, s.log.Read, from, f)
+}
+
+// opener is Read of a log, or Peek.
+type opener func(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation) (eventlog.Reader, error)
+
+func (s *finder) through(ctx context.Context, open opener, from int64, f func(*eventlog.Record) (bool, error)) error {
 	at := max(from, s.start)
 	if at >= s.end {
 		return nil
 	}
-	reader, err := s.log.Read(ctx, s.name, s.partition, at, s.topicID, eventlog.ReadCommitted)
+	reader, err := open(ctx, s.name, s.partition, at, s.topicID, eventlog.ReadCommitted)
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
@@ -144,7 +159,7 @@ func (s *finder) read(ctx context.Context, from int64, f func(*eventlog.Record) 
 
 // probe is the first event at or behind an offset.
 func (s *finder) probe(ctx context.Context, offset int64) (x found, err error) {
-	err = s.read(ctx, offset, func(r *eventlog.Record) (bool, error) {
+	err = s.through(ctx, s.peek(), offset, func(r *eventlog.Record) (bool, error) {
 		ev, err := decodeEvent(r, s.partition)
 		if err == nil {
 			x = found{ev.N, ev.At, r.Offset}

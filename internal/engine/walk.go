@@ -125,7 +125,7 @@ func (w *walk) guess(n uint64, low, high found) int64 {
 	}
 	at := low.offset + int64(float64(high.offset-low.offset)*(float64(n-low.n)/float64(high.n-low.n)))
 	at = min(at, high.offset-int64(high.n-n)) // each event takes an offset
-	if w.gap < w.size/2 { // a page that ends with it is likely to have what is wanted next
+	if w.gap < w.size/2 {                     // a page that ends with it is likely to have what is wanted next
 		return at - int64(w.size*3/4)
 	}
 	return at - 32
@@ -135,7 +135,7 @@ func (w *walk) guess(n uint64, low, high found) int64 {
 func (w *walk) load(ctx context.Context, from int64) error {
 	w.page, w.first = nil, 0
 	s := w.s
-	reader, err := s.log.Read(ctx, s.name, s.partition, from, s.topicID, eventlog.ReadCommitted)
+	reader, err := s.peek()(ctx, s.name, s.partition, from, s.topicID, eventlog.ReadCommitted)
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
