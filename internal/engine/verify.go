@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strconv"
 
@@ -119,12 +120,12 @@ func (v *Verified) partition(ctx context.Context, log eventlog.Log, store projec
 	v.AsOf[p] = w.N
 	v.Events += int64(f.r.o.folded())
 	v.Instances += int64(len(m.rows[projection.KindInstance]))
-	view, err := store.View(ctx, p)
-	if err != nil {
-		return err
-	}
-	defer view.Close()
 	v.explain = func(kind projection.Kind, key string, sum [16]byte) []Change {
+		view, err := store.View(ctx, p)
+		if err != nil {
+			return nil
+		}
+		defer view.Close()
 		return changed(ctx, view, kind, key, sum, m.rows[kind][key])
 	}
 	v.compare(p, stored, m.images())
@@ -208,10 +209,15 @@ func changed(ctx context.Context, view projection.View, kind projection.Kind, ke
 	return Changes(folded, value)
 }
 
-func sumOf(value []byte) [16]byte {
-	sum := sha256.Sum256(value)
-	return [16]byte(sum[:])
+// sumOf is a checksum for comparisons within this process: 128 bits that nobody can foresee, at
+// a fifth of what SHA-256 takes.
+func sumOf(value []byte) (sum [16]byte) {
+	binary.LittleEndian.PutUint64(sum[:], maphash.Bytes(sumSeeds[0], value))
+	binary.LittleEndian.PutUint64(sum[8:], maphash.Bytes(sumSeeds[1], value))
+	return sum
 }
+
+var sumSeeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
 // compare counts the rows that differ.
 func (v *Verified) compare(p int32, stored, folded image) {
@@ -231,21 +237,27 @@ func (v *Verified) compare(p int32, stored, folded image) {
 	}
 	for _, kind := range sortedKeys(kinds) {
 		a, b := stored.rows[kind], folded.rows[kind]
-		all := map[string]bool{}
-		for _, rows := range []map[string][16]byte{a, b} {
-			for key := range rows {
-				all[key] = true
+		var differ []string // seldom any
+		for key, x := range a {
+			if y, inLog := b[key]; !inLog || x != y {
+				differ = append(differ, key)
 			}
 		}
-		for _, key := range sortedKeys(all) {
+		for key := range b {
+			if _, inStore := a[key]; !inStore {
+				differ = append(differ, key)
+			}
+		}
+		slices.Sort(differ)
+		for _, key := range differ {
 			x, inStore := a[key]
-			y, inLog := b[key]
+			_, inLog := b[key]
 			switch {
 			case !inStore:
 				v.differ(p, describeRow(kind, key)+" is missing in the store")
 			case !inLog:
 				v.differ(p, describeRow(kind, key)+" is in the store, but not in the log")
-			case x != y && !(kind == projection.KindInstance && quarantined[key]):
+			case !(kind == projection.KindInstance && quarantined[key]):
 				var changes []Change
 				if v.explain != nil && len(v.First) < firstDifferences {
 					changes = v.explain(kind, key, x)
