@@ -30,6 +30,7 @@ func TestFullDiskUnderStoreEmbedded(t *testing.T) { fullDisk(t, "store") }
 func onSmallDisk(t *testing.T, test func(t *testing.T, disk string)) {
 	begin(t)
 	if os.Getenv(mountedVar) == "" {
+		t.Parallel()
 		cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "5m")
 		cmd.Env = append(os.Environ(), mountedVar+"=1")
 		out, err := cmd.CombinedOutput()
@@ -113,7 +114,8 @@ func fullUnder(t *testing.T, which, disk string) {
 	where[which] = filepath.Join(disk, which)
 	orders, rate := pick(2000, 400), pick(100.0, 50)
 	if which == "store" { // memtables have the room for their logs beforehand
-		where[which] += "?memtables=12MiB"
+		where["log"] += "?partitions=4"
+		where["store"] += "?memtables=12MiB"
 		orders, rate = pick(5000, 1500), 300
 	}
 	job := task{
@@ -129,6 +131,7 @@ func fullUnder(t *testing.T, which, disk string) {
 	t.Logf("the disk was full for 3 s; %d starts acknowledged before, %d since; the worker ended: %v", before, w.acks()-before, w.ended())
 	first := w
 	if which == "store" && !first.ended() {
+		first.says("the disk takes no writes", 30*time.Second)
 		first.stdin.Close()
 		told := time.Now()
 		first.until(40*time.Second, func(*process) bool { return false })

@@ -119,6 +119,7 @@ func (p *process) says(text string, within time.Duration) string {
 // Let on, its appends, its commits and its writes to the store are refused.
 func TestFrozenWorkerIsRefusedEmbedded(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	for _, c := range []struct {
 		step string
 		want error
