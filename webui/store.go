@@ -33,7 +33,7 @@ func (s *operations) verify(w http.ResponseWriter, r *http.Request) {
 	p := body(w, r, &in, true)
 	var total int64
 	if p == nil {
-		in.Partitions, total, p = s.partitions(r.Context(), in.Partitions)
+		_, total, p = s.partitions(r.Context(), in.Partitions)
 	}
 	if p != nil {
 		fail(w, *p)
