@@ -50,6 +50,8 @@ func (o *oracle) advance() {
 	}
 	o.work(o.root())
 	o.whole, _ = o.eval(o.root())
+	o.look()
+	maps.DeleteFunc(o.over, func(path string, _ *activity) bool { return o.isGone(path) })
 	if o.broken || slices.ContainsFunc(slices.Collect(maps.Values(o.over)), func(a *activity) bool { return a.status == Failure && !a.n.Continue }) {
 		o.whole = Failure
 	}
@@ -104,9 +106,6 @@ func (o *oracle) follow() {
 	for path, a := range o.over {
 		if a.status == Executing && o.cut() != "" {
 			a.status = Stopped
-		}
-		if o.isGone(path) {
-			delete(o.over, path)
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(o.status)) {
