@@ -103,7 +103,7 @@ func (o *oracle) follow() {
 			delete(o.monitors, path)
 		}
 	}
-	for path, a := range o.over {
+	for _, a := range o.over {
 		if a.status == Executing && o.cut() != "" {
 			a.status = Stopped
 		}
