@@ -21,12 +21,15 @@ import (
 // partition is one database and what is known of it in memory. Locks are taken in the order
 // of the fields.
 type partition struct {
-	s    *Store
-	n    int32
-	dir  string
-	disk *disk
-	dead atomic.Bool                // the store was closed; set under life
-	lost atomic.Pointer[lostReason] // set once damage is seen, until Drop
+	s   *Store
+	n   int32
+	dir string
+	// aside: it is being built beside the one in use. What a crash takes of it is folded again, so
+	// it has no write-ahead log, which would be written and replayed for nothing.
+	aside bool
+	disk  *disk
+	dead  atomic.Bool                // the store was closed; set under life
+	lost  atomic.Pointer[lostReason] // set once damage is seen, until Drop
 
 	givenUp atomic.Int32 // calls that the disk keeps from ending and nobody waits for any more
 
@@ -124,7 +127,7 @@ func (p *partition) closeUnused(ctx context.Context) error {
 		return nil
 	}
 	var err error
-	if p.s.options.NoWAL && p.lost.Load() == nil {
+	if p.noWAL() && p.lost.Load() == nil {
 		ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 		err = flushTables(ctx, p.db)
 		cancel()
@@ -295,6 +298,8 @@ func decodeWatermark(raw []byte) (projection.Watermark, error) {
 	}, nil
 }
 
+func (p *partition) noWAL() bool { return p.aside || p.s.options.NoWAL }
+
 // dbOptions are those of every partition's database.
 func (p *partition) dbOptions() *cdb.Options {
 	// A write waits while so many are filled and not yet in tables: then the budget is used up.
@@ -305,7 +310,7 @@ func (p *partition) dbOptions() *cdb.Options {
 		Cache:                       p.s.cache,
 		FileCache:                   p.s.files,
 		FormatMajorVersion:          cdb.FormatNewest,
-		DisableWAL:                  p.s.options.NoWAL,
+		DisableWAL:                  p.noWAL(),
 		MemTableSize:                min(max(perPartition, 1<<20), 64<<20),
 		MemTableStopWritesThreshold: tables,
 		L0CompactionThreshold:       2,

@@ -421,7 +421,7 @@ func (h *handle) Flush(ctx context.Context) error {
 		switch {
 		case db == nil:
 			return nil
-		case h.p.s.options.NoWAL:
+		case h.p.noWAL():
 			return flushTables(ctx, db)
 		}
 		return db.LogData(nil, cdb.Sync)
