@@ -18,7 +18,7 @@ var (
 	traceFlag = flag.Int("lines", 30, "requests and events that a failure of TestLaws prints")
 	seedsFlag = flag.Int("seeds", 80, "histories that TestLaws runs")
 	firstFlag = flag.Uint64("first", 1, "seed of the first history of TestOracle")
-	flowsFlag = flag.Int("flows", 2000, "histories that TestOracle runs")
+	flowsFlag = flag.Int("flows", oracleFlows, "histories that TestOracle runs")
 )
 
 // TestLaws runs random plans through random requests, sensible ones and nonsense, and checks
