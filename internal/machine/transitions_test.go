@@ -134,6 +134,13 @@ func (s states) close() {
 			}
 		}
 	}
+	for m := range maps.Clone(s) { // of a node that is not the event's own it does not matter whose end it is
+		if m.what == "task" && slices.Contains(ends, m.by) && (m.from == string(NotStarted) || m.to == string(Skipped) || m.to == string(Stopped)) {
+			for _, by := range ends {
+				s[move{"task", m.from, m.to, by}] = true
+			}
+		}
+	}
 	maps.Copy(s, again)
 	for by := range back {
 		for state := range from {
