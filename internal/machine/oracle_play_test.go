@@ -51,6 +51,29 @@ func compareFlow(seed uint64, allowed, observed states) error {
 	return comparePlay(newTape(seed), allowed, observed)
 }
 
+// TestOracleNotices lets the machine break a rule, which the oracle must see.
+func TestOracleNotices(t *testing.T) {
+	for name, rules := range map[string]Rules{
+		"AnyAttempt": {AnyAttempt: true}, "AnyRun": {AnyRun: true}, "TimeoutAnyDue": {TimeoutAnyDue: true},
+		"NoInterrupted": {NoInterrupted: true}, "CutCountsAll": {CutCountsAll: true},
+		"NoSourceMarks": {NoSourceMarks: true}, "NoRequestIDs": {NoRequestIDs: true}, "NoReturn": {NoReturn: true},
+		"NoFull": {NoFull: true}, "NoSurplusBack": {NoSurplusBack: true},
+	} {
+		noticed := false
+		for seed := uint64(1); seed <= 4000 && !noticed; seed++ {
+			source := newTape(seed)
+			p := newPlay(source)
+			limits := p.state.Rules.Limits
+			p.state.Rules = rules
+			p.state.Rules.Limits = limits
+			noticed = p.run(source) != nil
+		}
+		if !noticed {
+			t.Errorf("without rule %s the oracle sees no difference", name)
+		}
+	}
+}
+
 // play is one run of a few instances, by the machine and by the oracle.
 type play struct {
 	r      *rand.Rand
@@ -71,10 +94,24 @@ type play struct {
 	judge             *audit.Auditor
 }
 
-func comparePlay(source *tape, allowed, observed states) (err error) {
-	p := &play{r: rand.New(source), w: newWorld(1), state: NewState(0, 1), shadow: NewState(0, 1), byID: map[string]*oracle{}, allowed: allowed, observed: observed}
+func comparePlay(source *tape, allowed, observed states) error {
+	p := newPlay(source)
+	p.allowed, p.observed, p.judge = allowed, observed, audit.New(1, audit.Options{Buffered: p.o.limit})
+	return p.run(source)
+}
+
+func newPlay(source *tape) *play {
+	p := &play{r: rand.New(source), w: newWorld(1), state: NewState(0, 1), shadow: NewState(0, 1), byID: map[string]*oracle{}, observed: states{}}
 	p.w.maxEvent = 0
 	p.o = &oracleWorld{now: p.w.now, limit: bufferLimit, waiters: map[eventlog.KeyRef][]*waits{}, kept: map[eventlog.KeyRef][]*message{}}
+	if p.failures = p.r.IntN(60); p.chance(30) {
+		p.o.limit = 2
+	}
+	p.state.Rules.Limits.Buffer = p.o.limit
+	return p
+}
+
+func (p *play) run(source *tape) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -83,11 +120,6 @@ func comparePlay(source *tape, allowed, observed states) (err error) {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(p.trace, "\n"))
 		}
 	}()
-	if p.failures = p.r.IntN(60); p.chance(30) {
-		p.o.limit = 2
-	}
-	p.state.Rules.Limits.Buffer = p.o.limit
-	p.judge = audit.New(1, audit.Options{Buffered: p.o.limit})
 	for _, id := range []string{"i", "j"}[:1+p.r.IntN(5)/4] {
 		if err := p.start(id); err != nil {
 			return err
@@ -180,8 +212,10 @@ func (p *play) decide(r eventlog.Request) (answer string, err error) {
 		if err := p.shadow.Evolve(e); err != nil {
 			return answer, err
 		}
-		if p.judge.Event(0, int64(e.N), e); p.judge.Report().Violations > 0 {
-			return answer, p.judge.Report().Err()
+		if p.judge != nil {
+			if p.judge.Event(0, int64(e.N), e); p.judge.Report().Violations > 0 {
+				return answer, p.judge.Report().Err()
+			}
 		}
 		if e.Seq == 0 {
 			continue
