@@ -123,7 +123,7 @@ func (i *instance) again() status {
 		switch {
 		case !t.over:
 		case t.status == failed:
-			if n := i.planned(t.path); n == nil || !n.Continue {
+			if n := i.planned(t.path); (n == nil || !n.Continue) && !i.later(t.path) {
 				return failed
 			}
 		case t.status == running:
@@ -131,6 +131,17 @@ func (i *instance) again() status {
 		}
 	}
 	return s
+}
+
+// later says that a node is in a run of a ForEach that a retry has left for later.
+func (i *instance) later(path string) bool {
+	is := false
+	runs(path, func(run, _ string) {
+		of, index, _ := cut(run)
+		t := i.task(of)
+		is = is || t != nil && index >= 0 && index < len(t.items) && t.items[index] == stopped
+	})
+	return is
 }
 
 // anyPath stands for whichever task has failed: InstanceFailed names it.

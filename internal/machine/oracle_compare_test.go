@@ -182,7 +182,9 @@ func (o *oracle) compareStatus(i *Instance) error {
 	status := maps.Clone(o.status)
 	delete(status, "")
 	for path, a := range o.over {
-		status[path] = a.status
+		if !a.again {
+			status[path] = a.status
+		}
 	}
 	var wrong []string
 	for _, path := range slices.Sorted(maps.Keys(status)) {

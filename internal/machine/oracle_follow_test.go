@@ -52,6 +52,13 @@ func (o *oracle) advance() {
 	o.whole, _ = o.eval(o.root())
 	o.look()
 	maps.DeleteFunc(o.over, func(path string, _ *activity) bool { return o.isGone(path) })
+	for path, a := range o.over {
+		if a.again && !o.broken && o.runs(path) {
+			msg := a.msg
+			a.run(1, o.now())
+			a.msg, a.again = msg, false
+		}
+	}
 	if o.broken || slices.ContainsFunc(slices.Collect(maps.Values(o.over)), func(a *activity) bool { return a.status == Failure && !a.n.Continue }) {
 		o.whole = Failure
 	}

@@ -22,6 +22,7 @@ type activity struct {
 	tick    int64 // of an Every or a monitor that has run: its next time
 	msg     *message
 	collect bool // a ForEach gets its items
+	again   bool // a listener that works again does so when its run goes on after a retry
 	ran     bool // for a second
 	cuts    int  // interruptions that count
 	all     int  // all interruptions
@@ -292,9 +293,7 @@ func (o *oracle) again() {
 	o.broken, o.whole = false, Executing
 	for _, a := range o.over {
 		if a.status == Stopped || a.status == Failure && !a.n.Continue {
-			msg := a.msg
-			a.run(1, o.now())
-			a.msg = msg
+			a.status, a.again = Stopped, true
 		}
 	}
 	o.stale = o.plan.Computes()
