@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -143,32 +145,57 @@ func readEntries(ctx context.Context, store viewer, partitions []int32, f Filter
 		return entries{}, err
 	}
 	x.AsOf = map[int32]uint64{}
-	views := map[int32]projection.View{}
+	views := make([]projection.View, len(partitions))
 	defer func() {
 		for _, v := range views {
-			v.Close()
+			if v != nil {
+				v.Close()
+			}
 		}
 	}()
-	for _, p := range partitions {
-		v, err := store.View(ctx, p)
-		if err != nil {
-			return entries{}, fmt.Errorf("list partition %d: %w", p, err)
+	found := make([][]listed, len(partitions))
+	at := make([]uint64, len(partitions))
+	if err := eachOf(partitions, func(k int, p int32) (err error) {
+		if views[k], err = store.View(ctx, p); err == nil {
+			found[k], at[k], err = listPartition(ctx, views[k], p, &f, after, f.most()+1)
 		}
-		views[p] = v
-		l, at, err := listPartition(ctx, v, p, &f, after, f.most()+1)
-		if err != nil {
-			return entries{}, fmt.Errorf("list partition %d: %w", p, err)
-		}
-		x.AsOf[p] = at
-		x.Found = append(x.Found, l...)
+		return err
+	}); err != nil {
+		return entries{}, err
+	}
+	for k, p := range partitions {
+		x.AsOf[p] = at[k]
+		x.Found = append(x.Found, found[k]...)
 	}
 	x.cut(f.most() + 1)
-	for p, v := range views {
-		if err := x.read(ctx, v, p, &f); err != nil {
-			return entries{}, fmt.Errorf("list partition %d: %w", p, err)
-		}
+	if err := eachOf(partitions, func(k int, p int32) error { return x.read(ctx, views[k], p, &f) }); err != nil {
+		return entries{}, err
 	}
 	return x, nil
+}
+
+// listers is how many partitions are read at once: each is some calls to a server.
+const listers = 8
+
+// eachOf calls do for each partition and returns the first error, in their order.
+func eachOf(partitions []int32, do func(k int, p int32) error) error {
+	errs := make([]error, len(partitions))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(listers, len(partitions)) {
+		wg.Go(func() {
+			for k := int(next.Add(1) - 1); k < len(partitions); k = int(next.Add(1) - 1) {
+				errs[k] = do(k, partitions[k])
+			}
+		})
+	}
+	wg.Wait()
+	for k, err := range errs {
+		if err != nil {
+			return fmt.Errorf("list partition %d: %w", partitions[k], err)
+		}
+	}
+	return nil
 }
 
 // read reads the instances of a partition that are on the page: most of what its partitions
