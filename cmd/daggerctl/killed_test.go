@@ -192,14 +192,6 @@ func killedUntilDone(ctx context.Context, t *testing.T, random *rand.Rand, kills
 	return said
 }
 
-// kills is how often a process is killed whose sessions Kafka gives up after eight seconds only.
-func kills() int {
-	if os.Getenv("KAFKA_BROKERS") == "" {
-		return 1
-	}
-	return 2
-}
-
 // randomly is a source whose seed is printed; SEED repeats one.
 func randomly(t *testing.T) *rand.Rand {
 	seed := uint64(time.Now().UnixNano())

@@ -70,10 +70,10 @@ type underLoad struct {
 }
 
 // under runs f while the engine works, and then lets it come to rest.
-func under(ctx context.Context, t *testing.T, f func(*underLoad)) *underLoad {
+func under(ctx context.Context, t *testing.T, brokers string, f func(*underLoad)) *underLoad {
 	t.Helper()
 	u := &underLoad{t: t, w: newWaiting()}
-	u.log = "kafka://" + testBrokers(t) + "/load-" + strings.ToLower(rand.Text()[:10])
+	u.log = "kafka://" + brokers + "/load-" + strings.ToLower(rand.Text()[:10])
 	u.addr, u.store = testRedis(t)
 	cfg := workflow.Config{Log: u.log + "?partitions=4&replication=1", Store: u.store, Logger: slog.New(slog.DiscardHandler), ProjectInterval: 50 * time.Millisecond}
 	u.w.engine(ctx, t, cfg, func(e *workflow.Engine) {
@@ -148,12 +148,13 @@ func (u *underLoad) ctl(ctx context.Context, want int, args ...string) string {
 // that are killed at any of their writes: who reads the store sees the old rows or the new
 // ones, the engine works on, and the next rebuild goes on where that one was.
 func TestRebuildKilledKafka(t *testing.T) {
+	brokers := testBrokers(t)
 	random := randomly(t)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	resumed := false
-	u := under(ctx, t, func(u *underLoad) {
+	u := under(ctx, t, brokers, func(u *underLoad) {
 		stop := u.watch(ctx)
 		for range 3 {
 			said := killedUntilDone(ctx, t, random, 4, 16, "rebuild", "--log", u.log, "--store", "kill:"+u.store)
@@ -229,10 +230,11 @@ func (u *underLoad) watch(ctx context.Context) (stop func()) {
 // TestVerifyKafka compares log and store while an engine works, finds a row that somebody has
 // changed by hand, and a rebuild under the engine mends it.
 func TestVerifyKafka(t *testing.T) {
+	brokers := testBrokers(t)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	u := under(ctx, t, func(u *underLoad) {
+	u := under(ctx, t, brokers, func(u *underLoad) {
 		for range 3 {
 			before := u.completed.Load()
 			u.ctl(ctx, statusDone, "verify")

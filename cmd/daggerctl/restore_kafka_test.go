@@ -20,13 +20,14 @@ import (
 // log and with one that was trimmed. The restored stores are the old one byte for byte, and an
 // engine goes on with them.
 func TestRestoreKilledKafka(t *testing.T) {
+	brokers := testBrokers(t)
 	random := randomly(t)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	w := newWaiting()
 	dir := t.TempDir()
-	logURL := "kafka://" + testBrokers(t) + "/restore-" + strings.ToLower(rand.Text()[:10])
+	logURL := "kafka://" + brokers + "/restore-" + strings.ToLower(rand.Text()[:10])
 	_, old := testRedis(t)
 	_, other := testRedis(t)
 	bucket := "file:" + dir + "/bucket"
