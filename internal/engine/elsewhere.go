@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -80,51 +79,62 @@ func (e *Engine) divide(ctx context.Context, partitions []int32) (here []int32, 
 
 // owners remembers who owned which partition last.
 type owners struct {
-	mu sync.Mutex
-	of map[int32]lastOwner
+	turn chan struct{} // one looks at a time
+	of   map[int32]lastOwner
 }
+
+func newOwners() owners { return owners{turn: make(chan struct{}, 1), of: map[int32]lastOwner{}} }
 
 type lastOwner struct {
 	epoch           uint64
 	worker, address string
-	until           int64 // offset up to which the events were searched
+	from, until     int64 // offsets between which the events were searched
 }
 
-// last is the owner that the events name last; its epoch is 0 when there is none.
+// last is the owner that the events name last; its epoch is 0 when there is none. It searches
+// backwards from the end, in ever larger steps; what was searched when ctx ends is remembered.
 func (o *owners) last(ctx context.Context, e *Engine, partition int32) (lastOwner, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	select {
+	case o.turn <- struct{}{}:
+		defer func() { <-o.turn }()
+	case <-ctx.Done():
+		return lastOwner{}, context.Cause(ctx)
+	}
 	topic, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App()))
 	if err != nil {
 		return lastOwner{}, fmt.Errorf("describe the events topic: %w", err)
 	}
-	have := o.of[partition]
-	end := topic.Partitions[partition].End
-	begin := max(have.until, topic.Partitions[partition].Start)
-	for to, size := end, int64(256); to > begin; size *= 4 {
-		from := max(begin, to-size)
-		found := false
+	start, end := topic.Partitions[partition].Start, topic.Partitions[partition].End
+	have, known := o.of[partition]
+	if !known {
+		have.from, have.until = end, end
+	}
+	defer func() { o.of[partition] = have }()
+	search := func(from, until int64) (found bool, err error) {
 		// Records that do not have the word are passed over without decoding.
-		s := scan{log: e.log, partition: partition, topicID: e.eventsID, id: string(eventlog.PartitionOwned), from: from, until: to}
-		err := s.run(ctx, func(ev *eventlog.Event, _ int64) bool {
+		s := scan{log: e.log, partition: partition, topicID: e.eventsID, id: string(eventlog.PartitionOwned), from: from, until: until}
+		err = s.run(ctx, func(ev *eventlog.Event, _ int64) bool {
 			if ev.Type == eventlog.PartitionOwned {
 				have.epoch, have.worker, have.address, found = ev.N, ev.Worker, ev.Address, true
 			}
 			return true
 		})
-		if err != nil {
+		return found, err
+	}
+	if end > have.until {
+		if _, err := search(have.until, end); err != nil {
 			return lastOwner{}, err
 		}
-		if found {
-			break
+		have.until = end
+	}
+	for size := int64(256); have.epoch == 0 && have.from > start; size *= 4 {
+		from := max(start, have.from-size)
+		if _, err := search(from, have.from); err != nil {
+			have.epoch, have.worker, have.address = 0, "", "" // not the last of that step, perhaps
+			return lastOwner{}, err
 		}
-		to = from
+		have.from = from
 	}
-	have.until = max(end, have.until)
-	if o.of == nil {
-		o.of = map[int32]lastOwner{}
-	}
-	o.of[partition] = have
 	return have, nil
 }
 

@@ -254,3 +254,42 @@ func TestPartitionMovesWhileAsked(t *testing.T) {
 		t.Errorf("%d instances, %v, asked %d times", len(page.Instances), err, b.asked.Load())
 	}
 }
+
+// TestLastOwner: the search goes on where it was cut short, and sees who comes later.
+func TestLastOwner(t *testing.T) {
+	log := memLog(t)
+	code := executeCode(t, "One", 1, func(context.Context, Attempt) (Outcome, error) { return Outcome{}, nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	a, end := worker(t, "a", log, memStore(t), code)
+	until(t, ctx, "a has all", func() bool { return len(a.Partitions()) == 4 })
+	for k := range 400 {
+		startAndWait(t, a, fmt.Sprint("i-", k), "One", json.RawMessage(`{}`))
+	}
+	looks, err := New(ctx, Config{Log: log, Store: memStore(t), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer looks.Close()
+	for p := range int32(4) {
+		ended, stop := context.WithCancel(ctx)
+		stop()
+		if o, err := looks.owners.last(ended, looks, p); err == nil {
+			t.Errorf("partition %d, after the context ended: %+v", p, o)
+		}
+		for range 2 {
+			if o, err := looks.owners.last(ctx, looks, p); err != nil || o.worker != "a" || o.address != deadAddress+"a" || o.epoch == 0 {
+				t.Errorf("partition %d: %+v, %v", p, o, err)
+			}
+		}
+	}
+	end()
+	b, _ := worker(t, "b", log, memStore(t), code)
+	until(t, ctx, "b has all", func() bool { return len(b.Partitions()) == 4 && b.Partitions()[3].Ready })
+	for p := range int32(4) {
+		until(t, ctx, "b is the owner", func() bool {
+			o, err := looks.owners.last(ctx, looks, p)
+			return err == nil && o.worker == "b"
+		})
+	}
+}
