@@ -9,6 +9,39 @@ import (
 	"github.com/godagger/dagger/projection/memstore"
 )
 
+// takenStore is a store that cannot build aside, and of which an owner takes a partition right
+// before it is dropped.
+type takenStore struct {
+	projection.Store
+	epoch uint64
+}
+
+func (s *takenStore) Drop(ctx context.Context, partition int32, epoch uint64) error {
+	if s.epoch > 0 {
+		if _, err := s.Acquire(ctx, partition, s.epoch); err != nil {
+			return err
+		}
+		s.epoch = 0
+	}
+	return s.Store.Drop(ctx, partition, epoch)
+}
+
+// TestRebuildOfWhatIsTaken: an owner that takes the partition in the moment before it is emptied
+// is no error.
+func TestRebuildOfWhatIsTaken(t *testing.T) {
+	log, store := memLog(t), memStore(t)
+	ordersDone(t, log, store)
+	const p = 1
+	w, err := watermark(t.Context(), store, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Rebuild(t.Context(), log, &takenStore{store, w.Epoch + 1}, RebuildOptions{Partitions: []int32{p}}); err != nil {
+		t.Fatal(err)
+	}
+	wantVerified(t, log, store)
+}
+
 // seenStore notes where the partition in use and the one that replaces it stand.
 type seenStore struct {
 	*memstore.Store

@@ -186,9 +186,17 @@ func (f *folder) catchUp(use projection.Store, upto uint64) (*Rebuilt, error) {
 // inPlace empties the partition and folds it, or goes on with it.
 func (f *folder) inPlace(epoch uint64, resume bool) (Rebuilt, error) {
 	ctx := f.r.life
-	if !resume {
-		if err := f.r.e.store.Drop(ctx, f.r.partition, epoch); err != nil {
+	for tries := 0; !resume; tries++ {
+		err := f.r.e.store.Drop(ctx, f.r.partition, epoch)
+		if err == nil {
+			break
+		}
+		// An owner may have taken the partition since the epoch was read.
+		if !errors.Is(err, projection.ErrFenced) || tries == 10 {
 			return Rebuilt{}, fmt.Errorf("empty the store's partition: %w", err)
+		}
+		if epoch, err = f.epoch(); err != nil {
+			return Rebuilt{}, err
 		}
 	}
 	f.r.o.epoch = epoch
