@@ -25,6 +25,7 @@ func (p *play) compare() error {
 	if diff := cmp.Diff(p.wanted, p.sent); diff != "" {
 		return fmt.Errorf("messages (-oracle +machine):\n%s", diff)
 	}
+	p.expired()
 	slices.Sort(p.o.letters)
 	slices.Sort(p.letters)
 	if diff := cmp.Diff(p.o.letters, p.letters); diff != "" {
@@ -47,6 +48,24 @@ func (p *play) compare() error {
 		return fmt.Errorf("kept messages (-oracle +machine):\n%s", diff)
 	}
 	return nil
+}
+
+// expired lets the oracle drop a message past its time that the machine has: it goes when its
+// timer fires, or when an instance begins to wait for it, be it only in passing.
+func (p *play) expired() {
+	for key, kept := range p.o.kept {
+		has := func(m *message) bool {
+			k := p.state.Keys[key]
+			return k != nil && slices.ContainsFunc(k.Kept, func(x Kept) bool { return x.Message.Offset == m.offset })
+		}
+		p.o.kept[key] = slices.DeleteFunc(kept, func(m *message) bool {
+			gone := m.expires <= p.o.now && !has(m)
+			if gone {
+				p.o.letter(m)
+			}
+			return gone
+		})
+	}
 }
 
 // compareWork compares what is at work, and notes how the machine names it.
