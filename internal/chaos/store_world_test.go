@@ -112,6 +112,7 @@ type flakyStore struct {
 	lag   atomic.Int64 // ns that each other call does
 	every atomic.Int64 // of so many calls one fails; 0 = none
 	down  atomic.Bool
+	held  atomic.Pointer[chan struct{}] // until it is closed no Apply goes on
 	calls atomic.Int64
 	fails atomic.Int64
 }
@@ -127,6 +128,12 @@ func (s *flakyStore) call(ctx context.Context, write bool) error {
 	d := s.lag.Load()
 	if write {
 		d = s.delay.Load()
+		if held := s.held.Load(); held != nil {
+			select {
+			case <-*held:
+			case <-ctx.Done():
+			}
+		}
 	}
 	if d > 0 {
 		pause(ctx, time.Duration(d))
@@ -214,7 +221,7 @@ type storeWorld struct {
 
 	orders int
 	acked  atomic.Int64
-	heap   uint64 // most that was seen
+	heap   atomic.Uint64 // most that was seen
 }
 
 func newStoreWorld(t *testing.T, storeURL string) *storeWorld {
@@ -291,7 +298,7 @@ func (w *storeWorld) watchHeap(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		w.heap = max(w.heap, m.HeapAlloc)
+		w.heap.Store(max(w.heap.Load(), m.HeapAlloc))
 		pause(ctx, 100*time.Millisecond)
 	}
 	return nil
@@ -389,9 +396,9 @@ func (w *storeWorld) finish() audit.Report {
 	}
 	report := check(w.t, w.logURL, w.orders, w.storeURL)
 	w.t.Logf("%d orders, %d events, %d violations, at most %d MB of heap, %d calls of the store failed",
-		w.orders, report.Events, report.Violations, w.heap>>20, w.store.fails.Load())
-	if w.heap > 400<<20 {
-		w.t.Errorf("%d MB of heap were used", w.heap>>20)
+		w.orders, report.Events, report.Violations, w.heap.Load()>>20, w.store.fails.Load())
+	if w.heap.Load() > 400<<20 {
+		w.t.Errorf("%d MB of heap were used", w.heap.Load()>>20)
 	}
 	return report
 }
