@@ -294,6 +294,7 @@ func (p *partition) transition(i *instance, e *eventlog.Event) {
 		i.end(completed)
 	case eventlog.InstanceFailed:
 		t := i.task(e.Path)
+		p.check(i, e, !i.stopping, "fails, and it is being stopped")
 		if e.Path == "" {
 			p.check(i, e, i.evaluate != 0 || i.loose, "no task failed, and no key was to be computed")
 		} else {

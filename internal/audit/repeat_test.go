@@ -124,6 +124,7 @@ func TestRepeats(t *testing.T) {
 		{"the instance has ended", func(h history) { h[0][17].Type = eventlog.InstanceStopped }},
 		{"seq 18 follows seq 0", func(h history) { h[0][18].Seq = 18 }},
 		{"task last executes", func(h history) { h[0][14].Type, h[0][14].Starts, h[0][14].Ends = eventlog.FlowEnded, nil, nil }},
+		{"InstanceFailed: fails, and it is being stopped", func(h history) { h[0][15].Type, h[0][15].Path = eventlog.InstanceFailed, "" }},
 		{"task jump does not skip", func(h history) { h[0][13].Type, h[0][13].Choice = eventlog.SkippedTo, "" }},
 	} {
 		h := repeats()

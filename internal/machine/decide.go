@@ -424,9 +424,10 @@ func keyAfter(e *eventlog.Event, i *Instance, path string) string {
 }
 
 // newKeys records the keys that came with a result, or that they must be computed again
-// because the parameters changed under the handler.
+// because the parameters changed under the handler. Nothing needs them while the instance is
+// being stopped.
 func (t *Turn) newKeys(plan *Plan, i *Instance, e *eventlog.Event, r *eventlog.Request) {
-	if !plan.Computes() {
+	if !plan.Computes() || i.Stopping {
 		return
 	}
 	if _, base := i.ParamsAt(r.Path); !r.HasKeys || r.Base != base || i.Evaluate != 0 {
@@ -444,7 +445,7 @@ func (t *Turn) evaluated(i *Instance, r *eventlog.Request) string {
 	if !i.active() || i.Run != r.Run || i.Evaluate == 0 || i.Evaluate != r.Act {
 		return Superseded
 	}
-	if r.Error != "" {
+	if r.Error != "" && !i.Stopping {
 		t.transit(i, &eventlog.Event{Type: eventlog.InstanceFailed, Error: r.Error, Stack: r.Stack})
 		return OK
 	}

@@ -194,7 +194,7 @@ func (p *play) result(o *oracle) error {
 				o.computed(run, o.params[run])
 			}
 		case len(patch)+len(items) > 0:
-			o.stale = o.plan.Computes()
+			o.stale = o.plan.Computes() && !o.stopping
 		}
 		o.succeeds(path, a, more, out)
 	})
