@@ -160,7 +160,7 @@ func (o *oracle) isGone(path string) bool {
 		run := path[:end+1]
 		of := run[:strings.LastIndexByte(run, '[')]
 		if o.plan.Node(of).Kind == eventlog.ForEach {
-			if s, is := o.status[run]; !is || s == Completed || s == Skipped || o.itemsAreGone(of) {
+			if s, is := o.status[run]; !is && !o.later(run) || s == Completed || s == Skipped || o.itemsAreGone(of) {
 				return true
 			}
 		}
