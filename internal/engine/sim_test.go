@@ -148,8 +148,9 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d seeds in %.1fs: %d steps, %d commits, %d events, %d crashes, %d fencings, %d unknown outcomes, %d mended",
 		n, time.Since(began).Seconds(), steps, commits, events, crashes, fenced, unknown, mended)
 	t.Logf("what happened: %v", seen)
+	const enough = 100 // worlds, for the rarest of what must happen; the race detector leaves time for fewer
 	for _, what := range simMust {
-		if seen[what] == 0 && n >= simSeeds {
+		if seen[what] == 0 && n >= enough {
 			t.Errorf("in no world: %s", what)
 		}
 	}
