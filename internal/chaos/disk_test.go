@@ -70,11 +70,12 @@ func TestFullDiskIsOutlivedEmbedded(t *testing.T) {
 	onSmallDisk(t, func(t *testing.T, disk string) {
 		// Small memtables: their logs have their room beforehand.
 		w := newStoreWorld(t, "pebble:"+filepath.Join(disk, "store")+"?memtables=12MiB")
-		w.feed(pick(20_000, 5000), 500)
+		w.feed(200, 500)
 		for range pick(5, 2) {
 			w.awaitAcked(200)
 			ballast := filepath.Join(disk, "ballast")
 			fill(t, ballast)
+			w.feed(4000, 800) // more than there is room for
 			w.awaitNotReady("no space left on device")
 			if err := os.Remove(ballast); err != nil {
 				t.Fatal(err)
