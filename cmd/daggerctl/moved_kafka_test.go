@@ -322,7 +322,7 @@ func TestImportKilledKafka(t *testing.T) {
 		return file
 	}
 	s := killedUntilDone(ctx, t, random, 2, 25, "import", export(first), "--to", "kill:"+kafka+"?replication=1&partitions=5")
-	if s != "" && !strings.Contains(s, "8 instances and 10 messages in 5 partitions") || !strings.Contains(s, "audit: 0 violations") {
+	if s != "" && (!strings.Contains(s, "8 instances and 10 messages in 5 partitions") || !strings.Contains(s, "audit: 0 violations")) {
 		t.Errorf("imported: %s", s)
 	}
 	kafka += "?create=false"
