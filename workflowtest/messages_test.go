@@ -2,6 +2,7 @@ package workflowtest_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ type named struct {
 // who comes later is not forgotten.
 func TestOneMessageManyKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // handlers run at once
 		got := map[string]int{}
 		listen := func(name string, k int) workflow.Node[named] {
 			return workflow.Listen(name, "many", workflow.ByAny("name", func(n *named) string {
@@ -30,7 +32,9 @@ func TestOneMessageManyKeys(t *testing.T) {
 				}
 				return ""
 			}, func(m *named) []string { return m.Names }), func(ctx context.Context, n *named, m named) (bool, error) {
+				mu.Lock()
 				got[workflow.TaskFrom(ctx).Instance+"/"+name]++
+				mu.Unlock()
 				n.From = m.From
 				return true, nil
 			})
@@ -54,6 +58,8 @@ func TestOneMessageManyKeys(t *testing.T) {
 		if p := workflowtest.RequireCompleted(kit, late); p.From != "first" {
 			t.Errorf("late: %+v", p)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		one, other := got["ab/one"], got["ab/other"] // the first to complete may cancel the other one
 		delete(got, "ab/one")
 		delete(got, "ab/other")
