@@ -71,10 +71,24 @@ func parsePoint(s string) (*points, error) {
 	return p, nil
 }
 
-func (p *points) at(name string) {
-	if name == p.name && p.left.Add(-1) == 0 {
+func (p *points) at(name string) { p.met(name) }
+
+// met says whether something was done here.
+func (p *points) met(name string) bool {
+	met := name == p.name && p.left.Add(-1) == 0
+	if met {
 		p.do()
 	}
+	return met
+}
+
+// through is at, before a call with ctx. What was frozen goes on with its call: nothing cancels
+// it, though the process learns first that it has lost the partition.
+func (p *points) through(ctx context.Context, name string) context.Context {
+	if p.met(name) {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
 }
 
 // tell tells of a refusal.
@@ -126,7 +140,7 @@ type faultOwner struct {
 }
 
 func (o faultOwner) Append(ctx context.Context, events [][]byte, types []eventlog.Type, messages []eventlog.Record) (int64, error) {
-	o.p.at("append.before")
+	ctx = o.p.through(ctx, "append.before")
 	first, err := o.Owner.Append(ctx, events, types, messages)
 	o.p.tell("append", err)
 	o.p.at("append.after")
@@ -134,7 +148,7 @@ func (o faultOwner) Append(ctx context.Context, events [][]byte, types []eventlo
 }
 
 func (o faultOwner) Commit(ctx context.Context) error {
-	o.p.at("commit.before")
+	ctx = o.p.through(ctx, "commit.before")
 	err := o.Owner.Commit(ctx)
 	o.p.tell("commit", err)
 	o.p.at("commit.after")
@@ -194,7 +208,7 @@ func (f faultPartition) Get(ctx context.Context, kind projection.Kind, keys [][]
 }
 
 func (f faultPartition) Apply(ctx context.Context, b projection.Batch) error {
-	f.p.at("store.before")
+	ctx = f.p.through(ctx, "store.before")
 	err := f.Partition.Apply(ctx, b)
 	f.p.tell("store", err)
 	f.p.at("store.after")

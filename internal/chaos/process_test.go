@@ -26,6 +26,7 @@ type process struct {
 	mu           sync.Mutex
 	acknowledged int // starts, since this process began
 	completed    int
+	works        int           // on so many partitions
 	changed      chan struct{} // closed and replaced by each line
 	exited       chan struct{}
 	err          error // valid once exited
@@ -78,6 +79,7 @@ func (p *process) line(text string) {
 		p.acknowledged++
 	}
 	_, _ = fmt.Sscanf(text, "completed %d", &p.completed) // another line says something else
+	_, _ = fmt.Sscanf(text, "works on %d", &p.works)
 	close(p.changed)
 	p.changed = make(chan struct{})
 }

@@ -371,6 +371,24 @@ func (w *storeWorld) awaitNotReady(text string) {
 	w.t.Logf("readiness: %.300v", last)
 }
 
+// watermarks are the events at which the partitions of the store stand.
+func (w *storeWorld) watermarks() []uint64 {
+	w.t.Helper()
+	l := make([]uint64, w.log.Partitions())
+	for p := range l {
+		v, err := w.store.View(w.t.Context(), int32(p))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		m, err := v.Watermark(w.t.Context())
+		if err = errors.Join(err, v.Close()); err != nil {
+			w.t.Fatal(err)
+		}
+		l[p] = m.N
+	}
+	return l
+}
+
 // finish lets all orders complete and looks at what is left.
 func (w *storeWorld) finish() audit.Report {
 	w.t.Helper()

@@ -148,8 +148,12 @@ var errAllCompleted = errors.New("all orders are completed")
 
 // watch tells how many orders are completed, and ends everything when all are.
 func (t *task) watch(ctx context.Context, eng *workflow.Engine, log eventlog.Log, end context.CancelCauseFunc) error {
-	told := int64(-1)
+	told, works := int64(-1), -1
 	for ctx.Err() == nil {
+		if n := ready(eng.Partitions()); n != works {
+			works = n
+			say("works on %d", works)
+		}
 		counts, err := eng.Count(ctx, workflow.Filter{})
 		// The other worker's store has what is missing: each tells what it can count.
 		if _, elsewhere := errors.AsType[*workflow.ElsewhereError](err); err != nil && !elsewhere {
