@@ -18,12 +18,17 @@ import (
 	"github.com/godagger/dagger/workflow"
 )
 
-// TestServiceEmbedded runs the service on an embedded log with the other services in the same
-// process, looks at it through HTTP, and then at what the log says of it.
+// TestServiceEmbedded runs the service on an embedded log and each kind of store, with the other
+// services in the same process, looks at it through HTTP, and then at what the log says of it.
 func TestServiceEmbedded(t *testing.T) {
-	dir := t.TempDir()
-	logURL := "file:" + dir + "/log?app=orders"
-	o := options{http: "127.0.0.1:0", log: logURL, store: "pebble:" + dir + "/store", updates: "updates", interval: 50 * time.Millisecond}
+	for name, store := range stores {
+		t.Run(name, func(t *testing.T) { testService(t, store(t)) })
+	}
+}
+
+func testService(t *testing.T, storeURL string) {
+	logURL := "file:" + t.TempDir() + "/log?app=orders"
+	o := options{http: "127.0.0.1:0", log: logURL, store: storeURL, updates: "updates", interval: 50 * time.Millisecond}
 	want := map[string]int{"COMPLETED": 5, "STOPPED": 1}
 	var said strings.Builder
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -46,6 +51,14 @@ func TestServiceEmbedded(t *testing.T) {
 	report, err := audit.Log(t.Context(), log, audit.Options{Topics: []string{paymentCommand, fulfillmentCommand}, Settled: true})
 	if err := errors.Join(err, report.Err()); err != nil {
 		t.Error(err)
+	}
+	eng, err := workflow.Open(t.Context(), workflow.Config{OpenedLog: log, Store: storeURL, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer eng.Close()
+	if v, err := eng.Verify(t.Context(), workflow.VerifyOptions{}); err != nil || v.Differences != 0 || v.Instances != 6 {
+		t.Errorf("verify: %+v, %v; want 6 instances and no difference", v, err)
 	}
 	updates, err := log.Topic(t.Context(), "updates")
 	if err != nil {
