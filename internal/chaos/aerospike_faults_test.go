@@ -23,12 +23,21 @@ func aerospikeURL(t *testing.T) string {
 	}
 	namespace := cmp.Or(os.Getenv("AEROSPIKE_NAMESPACE"), "test")
 	set := fmt.Sprintf("chaos-%d", time.Now().UnixNano())
-	t.Cleanup(func() {
-		if err := truncate(addr, namespace, set); err != nil {
-			t.Logf("set %s was not emptied: %v", set, err)
-		}
-	})
-	return fmt.Sprintf("aerospike://%s/%s?set=%s&timeout=2s", addr, namespace, set)
+	url := fmt.Sprintf("aerospike://%s/%s?set=%s&timeout=2s", addr, namespace, set)
+	t.Cleanup(func() { truncateOf(t, url) })
+	return url
+}
+
+// truncateOf removes all records of a URL that aerospikeURL made.
+func truncateOf(t *testing.T, url string) {
+	t.Helper()
+	rest, _ := strings.CutPrefix(url, "aerospike://")
+	addr, rest, _ := strings.Cut(rest, "/")
+	namespace, rest, _ := strings.Cut(rest, "?set=")
+	set, _, _ := strings.Cut(rest, "&")
+	if err := truncate(addr, namespace, set); err != nil {
+		t.Errorf("empty set %s: %v", set, err)
+	}
 }
 
 func truncate(addr, namespace, set string) error {

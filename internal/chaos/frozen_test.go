@@ -145,6 +145,7 @@ func TestFrozenWorkerIsRefusedEmbedded(t *testing.T) {
 		})
 	}
 	t.Run("store on Redis", func(t *testing.T) { frozen(t, "store", projection.ErrFenced, startRedis(t).url()) })
+	t.Run("store on Aerospike", func(t *testing.T) { frozen(t, "store", projection.ErrFenced, aerospikeURL(t)) })
 }
 
 func frozen(t *testing.T, step string, want error, storeURL string) {

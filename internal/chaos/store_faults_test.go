@@ -75,9 +75,9 @@ func TestStoreDownEmbedded(t *testing.T) {
 	begin(t)
 	t.Parallel()
 	away := pick(5*time.Minute, 8*time.Second)
-	t.Run("pebble", func(t *testing.T) {
+	fails := func(t *testing.T, url string) {
 		t.Parallel()
-		w := newStoreWorld(t, "pebble:"+filepath.Join(t.TempDir(), "store"))
+		w := newStoreWorld(t, url)
 		w.feed(300, 60)
 		w.awaitAcked(60)
 		w.store.down.Store(true)
@@ -86,7 +86,9 @@ func TestStoreDownEmbedded(t *testing.T) {
 		w.store.down.Store(false)
 		w.awaitReady()
 		w.finish()
-	})
+	}
+	t.Run("pebble", func(t *testing.T) { fails(t, "pebble:"+filepath.Join(t.TempDir(), "store")) })
+	t.Run("aerospike", func(t *testing.T) { fails(t, aerospikeURL(t)) })
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
 		server := startRedis(t, "--appendonly", "yes", "--appendfsync", "everysec")
@@ -102,25 +104,37 @@ func TestStoreDownEmbedded(t *testing.T) {
 	})
 }
 
-// TestStoreComesBackEmptyEmbedded: a server that keeps nothing is killed and started again,
-// and another time forgets everything while it works.
+// TestStoreComesBackEmptyEmbedded: a Redis that keeps nothing is killed and started again, and
+// another time forgets everything while it works; so does an Aerospike.
 func TestStoreComesBackEmptyEmbedded(t *testing.T) {
 	begin(t)
 	t.Parallel()
-	server := startRedis(t)
-	w := newStoreWorld(t, server.url())
-	w.feed(pick(2000, 400), 60)
-	for range pick(10, 2) {
-		w.awaitAcked(50)
-		server.kill()
-		server.start()
-		w.awaitAcked(50)
-		server.do("FLUSHALL")
+	empties := func(t *testing.T, url string, forget ...func()) {
+		t.Parallel()
+		w := newStoreWorld(t, url)
+		w.feed(pick(2000, 400), 60)
+		for range pick(10, 2) {
+			for _, f := range forget {
+				w.awaitAcked(50)
+				f()
+			}
+		}
+		w.finish()
+		if n := strings.Count(w.said.String(), "the store's partition is rebuilt"); n < 4 {
+			t.Errorf("partitions were rebuilt %d times only", n)
+		}
 	}
-	w.finish()
-	if n := strings.Count(w.said.String(), "the store's partition is rebuilt"); n < 4 {
-		t.Errorf("partitions were rebuilt %d times only", n)
-	}
+	t.Run("redis", func(t *testing.T) {
+		server := startRedis(t)
+		empties(t, server.url(), func() {
+			server.kill()
+			server.start()
+		}, func() { server.do("FLUSHALL") })
+	})
+	t.Run("aerospike", func(t *testing.T) {
+		url := aerospikeURL(t)
+		empties(t, url, func() { truncateOf(t, url) })
+	})
 }
 
 // TestStoreComesBackOlderEmbedded: a server is killed that had written a dump some time ago.

@@ -405,13 +405,7 @@ func (w *storeWorld) finish() audit.Report {
 		}
 		return true
 	})
-	w.cancel()
-	w.running.Wait()
-	for _, close := range []func() error{w.eng.Close, w.store.Close, w.log.Close} {
-		if err := close(); err != nil {
-			w.t.Error(err)
-		}
-	}
+	w.end()
 	report := check(w.t, w.logURL, w.orders, w.storeURL)
 	w.t.Logf("%d orders, %d events, %d violations, at most %d MB of heap, %d calls of the store failed",
 		w.orders, report.Events, report.Violations, w.heap.Load()>>20, w.store.fails.Load())
@@ -419,6 +413,18 @@ func (w *storeWorld) finish() audit.Report {
 		w.t.Errorf("%d MB of heap were used", w.heap.Load()>>20)
 	}
 	return report
+}
+
+// end closes everything, whatever is left to do.
+func (w *storeWorld) end() {
+	w.t.Helper()
+	w.cancel()
+	w.running.Wait()
+	for _, close := range []func() error{w.eng.Close, w.store.Close, w.log.Close} {
+		if err := close(); err != nil {
+			w.t.Error(err)
+		}
+	}
 }
 
 func (w *storeWorld) tail() string {
