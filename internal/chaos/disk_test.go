@@ -132,7 +132,7 @@ func fullUnder(t *testing.T, which, disk string) {
 	t.Logf("the disk was full for 3 s; %d starts acknowledged before, %d since; the worker ended: %v", before, w.acks()-before, w.ended())
 	first := w
 	if which == "store" && !first.ended() {
-		first.says("the disk takes no writes", 30*time.Second)
+		first.says(30*time.Second, "the disk takes no writes")
 		first.stdin.Close()
 		told := time.Now()
 		first.until(40*time.Second, func(*process) bool { return false })
