@@ -2,11 +2,12 @@
 // but the log and shares no code with the engine's own fold: it has its own, smaller idea of
 // which event may follow which, so that a mistake in the engine does not excuse itself.
 //
-// What it looks at: event numbers and sequence numbers without gap or fork, times that never
-// go back, positions and watermarks that only rise, calls applied once, tasks that follow the
-// allowed transitions and results that belong to the live attempt, timers that are not early,
-// subscriptions and messages that balance on both sides of a partition boundary, everything
-// that crosses partitions counted once, and messages of Command tasks exactly once.
+// What it looks at: event numbers and sequence numbers without gap or fork, events that name
+// the ones before them of their instances, times that never go back, positions and watermarks
+// that only rise, calls applied once, tasks that follow the allowed transitions and results that
+// belong to the live attempt, timers that are not early, subscriptions and messages that balance
+// on both sides of a partition boundary, everything that crosses partitions counted once, and
+// messages of Command tasks exactly once.
 package audit
 
 import (

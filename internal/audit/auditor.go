@@ -62,6 +62,8 @@ type partition struct {
 	instances map[string]*instance
 	stops     map[string][]keptStop // by instance
 	refused   map[uint64]refusal
+	lives     map[uint64]life // by id
+	chain     chain
 	live      map[uint64]struct{} // subscriptions at their key
 	messages  map[uint64]*message
 	arrived   map[uint64]struct{}
@@ -136,7 +138,7 @@ func (a *Auditor) Event(index int32, offset int64, e *eventlog.Event) {
 	if p == nil {
 		p = &partition{
 			a: a, index: index, sources: map[eventlog.Source]eventlog.Mark{}, plans: map[string]*plan{},
-			instances: map[string]*instance{}, stops: map[string][]keptStop{}, refused: map[uint64]refusal{}, live: map[uint64]struct{}{},
+			instances: map[string]*instance{}, stops: map[string][]keptStop{}, refused: map[uint64]refusal{}, lives: map[uint64]life{}, live: map[uint64]struct{}{},
 			messages: map[uint64]*message{}, arrived: map[uint64]struct{}{}, acked: map[int32]mark{},
 			delivered: map[int32]mark{}, local: map[uint64]*deliver{},
 		}
@@ -173,6 +175,7 @@ func (p *partition) event(offset int64, e *eventlog.Event) {
 	}
 	p.key(e)
 	p.sentBy(e)
+	p.chained(e)
 }
 
 func (p *partition) plan(e *eventlog.Event) {
