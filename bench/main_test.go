@@ -47,7 +47,12 @@ func TestWorkloads(t *testing.T) {
 	positive := func(names ...string) func(map[string]any) bool {
 		return func(m map[string]any) bool {
 			for _, name := range names {
-				if v, ok := m[name].(float64); !ok || v <= 0 {
+				var at any = m
+				for part := range strings.SplitSeq(name, ".") {
+					inner, _ := at.(map[string]any)
+					at = inner[part]
+				}
+				if v, ok := at.(float64); !ok || v <= 0 {
 					return false
 				}
 			}
@@ -68,7 +73,8 @@ func TestWorkloads(t *testing.T) {
 		{[]string{"-workflow", "fold", "-instances", "100"}, positive("events")},
 		{[]string{"-against", "mem:", "-instances", "100"}, positive("ratio", "instances_per_second", "against_per_second", "cpu_us")},
 		{[]string{"-workflow", "idle", "-duration", "50ms"}, positive("duration_s", "go_mb")},
-		{[]string{"-waiting", "100", "-instances", "90"}, positive("before_per_second", "after_per_second", "waiting", "store_bytes_per_waiting")},
+		{[]string{"-waiting", "100", "-instances", "90"}, positive("before_per_second", "after_per_second", "waiting", "store_bytes_per_waiting",
+			"list_page_busy_ms.p99", "list_page_ms.all.p99", "list_page_ms.status.p99", "list_page_ms.definition.p99", "list_page_ms.prefix.p99")},
 		{[]string{"-waiting", "100", "-instances", "90", "-waiting-for", "time"}, positive("before_per_second", "after_per_second")},
 	} {
 		t.Run(strings.Join(x.args, " "), func(t *testing.T) {

@@ -76,11 +76,18 @@ func withWaiting(ctx context.Context, s *settings, stderr io.Writer) (_ report, 
 	}
 	r.WaitersPerSecond = float64(s.waiting) / time.Since(start).Seconds()
 	r.MemoryWaitingBusy = memoryNow()
+	if r.ListBusyMS, err = pages(ctx, l.engine, workflow.Filter{Status: workflow.Executing}, s.waiting); err != nil {
+		return nil, err
+	}
 	r.MemoryWaiting = settled()
 	r.StoreBytes, r.LogBytes = float64(storeBytes(s.store)-store)/float64(s.waiting), float64(dirBytes(s.log)-log)/float64(s.waiting)
 	r.HeapBytes = (r.MemoryWaiting.Heap - r.MemoryBefore.Heap) * 1e6 / float64(s.waiting)
 	r.RSSBytes = (r.MemoryWaiting.RSS - r.MemoryBefore.RSS) * 1e6 / float64(s.waiting)
-	if r.ListMS, err = pages(ctx, l.engine); err != nil {
+	waits := byMessage.Name()
+	if s.waitFor == "time" {
+		waits = byTime.Name()
+	}
+	if r.ListMS, err = lists(ctx, l.engine, waits, l.prefix+"x1", s.waiting); err != nil {
 		return nil, err
 	}
 	if s.memProfile != "" {
@@ -99,28 +106,6 @@ func withWaiting(ctx context.Context, s *settings, stderr io.Writer) (_ report, 
 	r.After, r.MemoryAfter = median(perSecond), memoryNow()
 	r.Change, r.PeakRSSMB = r.After/r.Before-1, peakRSS()
 	return r, nil
-}
-
-// listedPages is how many pages of a list are read.
-const listedPages = 200
-
-// pages reads the first pages of the instances that run, 100 instances each, and says how long
-// one takes.
-func pages(ctx context.Context, e *workflow.Engine) (latency, error) {
-	var took []time.Duration
-	f := workflow.Filter{Status: workflow.Executing}
-	for range listedPages {
-		begin := time.Now()
-		page, err := e.List(ctx, f)
-		if err != nil {
-			return latency{}, err
-		}
-		took = append(took, time.Since(begin))
-		if f.Cursor = page.Cursor; f.Cursor == "" {
-			break
-		}
-	}
-	return distribution(took), nil
 }
 
 func median(l []float64) float64 {
@@ -148,7 +133,8 @@ type waitingResult struct {
 	RSSBytes          float64 `json:"rss_bytes_per_waiting"`
 	StoreBytes        float64 `json:"store_bytes_per_waiting"` // of files, or of the server's memory; 0 where it is not known
 	LogBytes          float64 `json:"log_bytes_per_waiting"`   // of the files
-	ListMS            latency `json:"list_page_ms"`            // 100 of those that wait
+	ListBusyMS        latency `json:"list_page_busy_ms"`       // of all that run, from when the last one was in the store
+	ListMS            listed  `json:"list_page_ms"`            // after a garbage collection
 }
 
 func (r *waitingResult) text(w io.Writer) error {
@@ -162,8 +148,12 @@ memory before      %s
 memory, waiting    %s; settled %s
 memory at the end  %s; peak %.0f MB
 each waiting       %.0f bytes of heap, %.0f of RSS, %.0f in the store, %.0f in the log
-a page of a list   %v
+a page of a list   of all that run, just after the load %v
+                   of all that run, settled %v
+                   of all %v
+                   of a definition and status %v
+                   of an id prefix %v
 `, r.Waiting, r.WaitersPerSecond, r.Before, r.BeforeCPUUS, r.After, 100*r.Change, r.AfterCPUUS, m(r.MemoryBefore), m(r.MemoryWaitingBusy), m(r.MemoryWaiting), m(r.MemoryAfter), r.PeakRSSMB,
-		r.HeapBytes, r.RSSBytes, r.StoreBytes, r.LogBytes, r.ListMS)
+		r.HeapBytes, r.RSSBytes, r.StoreBytes, r.LogBytes, r.ListBusyMS, r.ListMS.Status, r.ListMS.All, r.ListMS.Definition, r.ListMS.Prefix)
 	return err
 }
