@@ -93,16 +93,17 @@ func (c *cluster) dial(ctx context.Context, policy *as.ClientPolicy, hosts []*as
 		if err != nil && client != nil {
 			client.Close()
 		}
-		if err == nil && ctx.Err() != nil { // nobody waits any more
-			client.Close()
-			client = nil
-		}
 		done <- dialled{client, err}
 	}()
 	select {
 	case d := <-done:
 		return d.client, d.err
 	case <-ctx.Done():
+		go func() {
+			if d := <-done; d.err == nil {
+				d.client.Close()
+			}
+		}()
 		return nil, nil
 	}
 }

@@ -2,6 +2,7 @@ package aerospike
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -208,6 +209,28 @@ func (s *realServer) damage(tb testing.TB, partition int32) {
 func TestRealServerSuite(t *testing.T) {
 	needServer(t)
 	storetest.Run(t, onServer)
+}
+
+// TestRealServerOpenIsCutOff: opening ends when its context does, and leaves no connection: goleak
+// would see what keeps it.
+func TestRealServerOpenIsCutOff(t *testing.T) {
+	server := needServer(t).withSet(t)
+	opened := 0
+	for n := range 60 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n)*500*time.Microsecond)
+		s, err := Open(ctx, server.options(server.addr), identity)
+		cancel()
+		switch {
+		case err == nil:
+			opened++
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		case !errors.Is(err, context.DeadlineExceeded):
+			t.Error(err)
+		}
+	}
+	t.Logf("%d of 60 were in time", opened)
 }
 
 func BenchmarkStore(b *testing.B) {
