@@ -30,7 +30,7 @@ func TestFillCutOffAnywhere(t *testing.T) {
 			if _, err := Export(ctx, log, &file, ExportOptions{AtRest: true}); err != nil {
 				t.Fatal(err)
 			}
-			x, err := readExport(bytes.NewReader(file.Bytes()))
+			x, err := readExport(ctx, bytes.NewReader(file.Bytes()))
 			if err != nil {
 				t.Fatal(err)
 			}

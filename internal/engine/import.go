@@ -53,7 +53,7 @@ func Import(ctx context.Context, log eventlog.Log, r io.Reader, o ImportOptions)
 		return Imported{}, err
 	}
 	sum := sha256.New()
-	x, err := readExport(io.TeeReader(r, sum))
+	x, err := readExport(ctx, io.TeeReader(r, sum))
 	if err != nil {
 		return Imported{}, err
 	}
@@ -77,26 +77,26 @@ type importSource struct {
 	end         exportEnd
 	definitions []exportDefinition
 	states      map[int32]*machine.State
-	outs        []sourceOut
-	last        int64 // the latest time
+	told        map[way]eventlog.Mark // the last of it
+	last        int64                 // the latest time
 	events      int64
 }
 
-// sourceOut is something that one partition told another.
-type sourceOut struct {
-	from, to int32
-	mark     eventlog.Mark
-}
+// way is from one partition to another.
+type way struct{ from, to int32 }
 
 // longestLine is that of an export; an event fits into a record.
 const longestLine = 64 << 20
 
-func readExport(r io.Reader) (*importSource, error) {
-	x := &importSource{states: map[int32]*machine.State{}}
+func readExport(ctx context.Context, r io.Reader) (*importSource, error) {
+	x := &importSource{states: map[int32]*machine.State{}, told: map[way]eventlog.Mark{}}
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(make([]byte, 1<<16), longestLine)
 	ended := false
 	for n := 1; scanner.Scan(); n++ {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if len(bytes.TrimSpace(scanner.Bytes())) == 0 {
 			continue
 		}
@@ -147,7 +147,7 @@ func (x *importSource) event(p int32, value []byte) error {
 	x.events++
 	x.last = max(x.last, ev.At)
 	for k := range ev.Out {
-		x.outs = append(x.outs, sourceOut{p, ev.Out[k].To, eventlog.Mark{Pos: int64(ev.N), Index: k}})
+		x.told[way{p, ev.Out[k].To}] = eventlog.Mark{Pos: int64(ev.N), Index: k}
 	}
 	if x.head.Scope == ScopeInstance {
 		if ev.N <= s.N {
@@ -181,10 +181,10 @@ func (x *importSource) atRest() error {
 	case x.end.Requests > 0:
 		return fmt.Errorf("%w (%d requests were not consumed)", ErrNotAtRest, x.end.Requests)
 	}
-	for _, o := range x.outs {
-		to := x.states[o.to]
-		if to == nil || to.Sources[eventlog.Source{Partition: o.from}].Compare(o.mark) < 0 {
-			return fmt.Errorf("%w (what event %d of partition %d tells partition %d had not arrived)", ErrNotAtRest, o.mark.Pos, o.from, o.to)
+	for w, mark := range x.told {
+		to := x.states[w.to]
+		if to == nil || to.Sources[eventlog.Source{Partition: w.from}].Compare(mark) < 0 {
+			return fmt.Errorf("%w (what event %d of partition %d tells partition %d had not arrived)", ErrNotAtRest, mark.Pos, w.from, w.to)
 		}
 	}
 	for _, s := range x.states {

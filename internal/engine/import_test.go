@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -275,4 +276,88 @@ func TestImportNotAtRest(t *testing.T) {
 	if _, err := Import(ctx, newMemLog(t, "to", 2), &file, ImportOptions{}); !errors.Is(err, ErrNotAtRest) {
 		t.Errorf("an export of a log that may have been in use: %v", err)
 	}
+}
+
+// TestImportOnItsWay: what one partition had told another, and that had not arrived.
+func TestImportOnItsWay(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	log := newMemLog(t, "first", 4)
+	ordersDone(t, log, memStore(t))
+	var file bytes.Buffer
+	if _, err := Export(ctx, log, &file, ExportOptions{AtRest: true}); err != nil {
+		t.Fatal(err)
+	}
+	events := map[int32]int{}
+	lines := bytes.SplitAfter(file.Bytes(), []byte("\n"))
+	decoded := make([]exportLine, len(lines))
+	for k, line := range lines {
+		if len(line) > 0 {
+			if err := json.Unmarshal(line, &decoded[k]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if decoded[k].Event != nil {
+			events[decoded[k].Partition]++
+		}
+	}
+	for p, n := range events {
+		var cut bytes.Buffer
+		had := 0
+		for k, line := range lines {
+			x := decoded[k]
+			switch {
+			case x.Event != nil && x.Partition == p:
+				if had++; had > n/2 {
+					continue
+				}
+			case x.End != nil:
+				end, err := *x.End, error(nil)
+				end.Events -= int64(n - n/2)
+				x.End = &end
+				if line, err = json.Marshal(x); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cut.Write(line)
+		}
+		_, err := Import(ctx, newMemLog(t, "to", 2), &cut, ImportOptions{})
+		if want := fmt.Sprintf("tells partition %d had not arrived", p); !errors.Is(err, ErrNotAtRest) || !strings.Contains(err.Error(), want) {
+			t.Errorf("with half of the events of partition %d: %v, want %q", p, err, want)
+		}
+	}
+}
+
+// TestImportEndsWithItsContext: also while it reads, before it writes anything.
+func TestImportEndsWithItsContext(t *testing.T) {
+	log := newMemLog(t, "first", 4)
+	ordersDone(t, log, memStore(t))
+	var file bytes.Buffer
+	if _, err := Export(t.Context(), log, &file, ExportOptions{AtRest: true}); err != nil {
+		t.Fatal(err)
+	}
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	to := newMemLog(t, "to", 2)
+	_, err := Import(ctx, to, &cancelledReader{&file, file.Len() / 2, func() { cancel(enough) }}, ImportOptions{})
+	if !errors.Is(err, enough) {
+		t.Errorf("the context ended while it read: %v", err)
+	}
+	if err := empty(t.Context(), to); err != nil {
+		t.Errorf("something was written: %v", err)
+	}
+}
+
+// cancelledReader ends a context when so many bytes are left.
+type cancelledReader struct {
+	*bytes.Buffer
+	left   int
+	cancel func()
+}
+
+func (r *cancelledReader) Read(b []byte) (int, error) {
+	if r.Len() <= r.left {
+		r.cancel()
+	}
+	return r.Buffer.Read(b[:min(len(b), 512)])
 }
