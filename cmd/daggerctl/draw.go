@@ -27,7 +27,7 @@ func drawCommand(e *env) *cobra.Command {
 		Example: "  daggerctl draw order-42\n  daggerctl draw --definition OrderWorkflow --mermaid",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || (len(args) == 1) == (a.definition != "") {
-				return failure(statusUsage, "an instance id or --definition is needed")
+				return failure(statusUsage, "either one instance id or --definition is needed")
 			}
 			return nil
 		},

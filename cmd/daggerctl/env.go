@@ -43,7 +43,7 @@ func (e *env) urls() (log, store string, err error) {
 	case e.log == "" && e.store == "":
 		return defaultLog, defaultStore, nil
 	case e.log == "":
-		return "", "", failure(statusUsage, "--store is given without --log")
+		return "", "", failure(statusUsage, "--store is given without --log: name both")
 	}
 	return e.log, e.store, nil
 }
@@ -87,7 +87,7 @@ func (e *env) openStore(ctx context.Context, log eventlog.Log, create bool) (pro
 		return nil, err
 	}
 	if raw == "" {
-		return nil, failure(statusUsage, "--log is given without --store")
+		return nil, failure(statusUsage, "--log is given without --store: name both")
 	}
 	if scheme, _, _ := strings.Cut(raw, ":"); !slices.Contains(projection.Schemes(), scheme) {
 		return nil, failure(statusUsage, "--store: the scheme is one of %s", strings.Join(projection.Schemes(), ", "))
@@ -131,6 +131,20 @@ func (e *env) openToRead(ctx context.Context) (eventlog.Log, projection.Store, e
 	if errors.Is(err, projection.ErrInUse) {
 		return log, nil, nil
 	}
+	if err != nil {
+		return nil, nil, errors.Join(err, log.Close())
+	}
+	return log, store, nil
+}
+
+// openToAsk opens the log, and on an embedded one the store: there an engine is needed that
+// decides what is asked.
+func (e *env) openToAsk(ctx context.Context) (eventlog.Log, projection.Store, error) {
+	log, err := e.openLog(ctx)
+	if err != nil || !strings.HasPrefix(log.URL(), "file:") {
+		return log, nil, err
+	}
+	store, err := e.openStore(ctx, log, false)
 	if err != nil {
 		return nil, nil, errors.Join(err, log.Close())
 	}

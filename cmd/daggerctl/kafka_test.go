@@ -96,8 +96,14 @@ func TestKafka(t *testing.T) {
 	}
 
 	// While the engine runs.
-	if s := ctl(statusUnreachable, "list", "--store", storeURL); !strings.Contains(s, "in use by pid") {
+	if s := ctl(statusUnreachable, "list", "--store", storeURL); !strings.Contains(s, "in use by pid") || !strings.Contains(s, "--at now") {
 		t.Errorf("list: %s", s)
+	}
+	if s := ctl(statusDone, "list", "--at", "now"); strings.Count(s, "COMPLETED") != 5 {
+		t.Errorf("list of the log: %s", s)
+	}
+	if s := ctl(statusRefused, "release", "job-3", "--reason", "x"); !strings.Contains(s, "not in quarantine") {
+		t.Errorf("release: %s", s)
 	}
 	if s := ctl(statusDone, "show", "job-3", "--events"); !strings.Contains(s, "InstanceCompleted") {
 		t.Errorf("show: %s", s)
@@ -119,6 +125,9 @@ func TestKafka(t *testing.T) {
 		t.Errorf("verify: %+v", v)
 	}
 	// Nobody decides a request on Kafka when no engine runs; it stays in the log.
+	if s := ctl(statusTimedOut, "stop", "job-1", "--reason", "x", "--request", "late", "--timeout", "300ms"); strings.Count(s, "timed out") != 1 || !strings.Contains(s, "request late stands in the log") {
+		t.Errorf("stop: %s", s)
+	}
 	log, err := eventlog.Open(ctx, logURL)
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/engine"
+	"github.com/godagger/dagger/projection"
 )
 
 type listArgs struct {
@@ -44,7 +45,7 @@ func listCommand(e *env) *cobra.Command {
 	f.StringVar(&a.idPrefix, "id-prefix", "", "only instances whose id begins with `TEXT`")
 	f.IntVar(&a.limit, "limit", 100, "print at most so many")
 	f.StringVar(&a.cursor, "cursor", "", "go on where a list that was cut off says")
-	f.StringVar(&a.at, "at", "now", "as they were at the `MOMENT`")
+	f.StringVar(&a.at, "at", "", "as they were at the `MOMENT`, by the log alone (default: as the store has them)")
 	f.BoolVar(&a.count, "count", false, "print how many there are, by definition and status")
 	complete(c, e)
 	return c
@@ -90,7 +91,7 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 			}
 		}()
 	}
-	if len(found) == 0 && a == (listArgs{limit: a.limit, at: "now"}) {
+	if len(found) == 0 && from.whole && a == (listArgs{limit: a.limit}) {
 		e.note("application %s has no instances; another one is named in the log's URL", app)
 	}
 	switch e.output {
@@ -117,17 +118,24 @@ type lister struct {
 	list  func(context.Context, engine.Filter) (engine.Page, error)
 	count func(context.Context, engine.Filter) (map[string]int64, map[int32]uint64, error)
 	close func() error
+	whole bool // no partition is missing
 }
 
 func (e *env) listFrom(ctx context.Context, at string) (l lister, app string, err error) {
-	p, err := e.point("at", at)
-	if err != nil {
-		return l, "", err
-	}
-	if !p.IsNow() {
+	if at != "" {
+		p, err := e.point("at", at)
+		if err != nil {
+			return l, "", err
+		}
 		return e.listPast(ctx, p)
 	}
+	if e.log != "" && e.store == "" {
+		return l, "", failure(statusUsage, "--log is given without --store: name both, or --at now for what the log alone says")
+	}
 	log, store, err := e.open(ctx, false)
+	if errors.Is(err, projection.ErrInUse) {
+		return l, "", fmt.Errorf("%w; ask that process, or --at now for what the log says", err)
+	}
 	if err != nil {
 		return l, "", err
 	}
@@ -144,10 +152,39 @@ func (e *env) listFrom(ctx context.Context, at string) (l lister, app string, er
 	} else {
 		err = engine.CheckStore(ctx, store, topic.ID)
 	}
+	if err == nil {
+		l.whole, err = e.noteMissing(ctx, store, topic)
+	}
 	if err != nil {
 		return l, "", errors.Join(err, l.close())
 	}
 	return l, log.App(), nil
+}
+
+// noteMissing tells which partitions of the log the store has nothing of, if any: it is new, or
+// they are another worker's.
+func (e *env) noteMissing(ctx context.Context, store projection.Store, topic eventlog.Topic) (whole bool, err error) {
+	var missing []string
+	for k, p := range topic.Partitions {
+		if p.End == p.Start {
+			continue
+		}
+		v, err := store.View(ctx, int32(k))
+		if err != nil {
+			return false, fmt.Errorf("look at partition %d of the store: %w", k, err)
+		}
+		w, err := v.Watermark(ctx)
+		if err := errors.Join(err, v.Close()); err != nil {
+			return false, fmt.Errorf("look at partition %d of the store: %w", k, err)
+		}
+		if w.N == 0 {
+			missing = append(missing, strconv.Itoa(k))
+		}
+	}
+	if len(missing) > 0 {
+		e.note("the store has nothing yet of the partitions %s: their instances are missing here; --at now reads them from the log", strings.Join(missing, ","))
+	}
+	return len(missing) == 0, nil
 }
 
 // listPast folds the log up to the moment.

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // print writes one JSON value; indented where people may read it.
@@ -23,11 +25,12 @@ func (e *env) print(v any) error {
 
 // table writes rows in columns.
 type table struct {
-	w *tabwriter.Writer
+	stdout io.Writer
+	rows   [][]string
 }
 
 func (e *env) table(head ...string) *table {
-	t := &table{tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)}
+	t := &table{stdout: e.stdout}
 	if len(head) > 0 {
 		t.row(head...)
 	}
@@ -38,14 +41,37 @@ func (t *table) row(cells ...string) {
 	for k, c := range cells {
 		cells[k] = clean(c)
 	}
-	for len(cells) > 1 && cells[len(cells)-1] == "" {
-		cells = cells[:len(cells)-1]
-	}
-	_, _ = fmt.Fprintln(t.w, strings.Join(cells, "\t")) // the error is kept for end
+	t.rows = append(t.rows, cells)
 }
 
+// end writes the rows. A column is as wide as its widest cell that has another one behind it.
 func (t *table) end() error {
-	if err := t.w.Flush(); err != nil {
+	var wide []int
+	for k, cells := range t.rows {
+		for len(cells) > 0 && cells[len(cells)-1] == "" {
+			cells = cells[:len(cells)-1]
+		}
+		t.rows[k] = cells
+		for c, cell := range cells {
+			if c == len(wide) {
+				wide = append(wide, 0)
+			}
+			if c < len(cells)-1 {
+				wide[c] = max(wide[c], utf8.RuneCountInString(cell))
+			}
+		}
+	}
+	w := bufio.NewWriter(t.stdout)
+	for _, cells := range t.rows {
+		for c, cell := range cells {
+			if c < len(cells)-1 {
+				cell = fmt.Sprintf("%-*s  ", wide[c], cell)
+			}
+			_, _ = w.WriteString(cell) // Flush has the error
+		}
+		_ = w.WriteByte('\n')
+	}
+	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write result: %w", err)
 	}
 	return nil

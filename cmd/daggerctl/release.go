@@ -43,8 +43,15 @@ func releaseCommand(e *env) *cobra.Command {
 	return c
 }
 
-// releaseTime is how long an owner has to answer when --timeout does not say.
-const releaseTime = 30 * time.Second
+// answerTime is how long an owner has to answer when --timeout does not say.
+const answerTime = 30 * time.Second
+
+func (e *env) answerTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	if e.timeout > 0 {
+		return ctx, func() {} // it has its end
+	}
+	return context.WithTimeoutCause(ctx, answerTime, fmt.Errorf("%w after %v", errTimeout, answerTime))
+}
 
 // released is the result.
 type released struct {
@@ -67,11 +74,11 @@ func release(ctx context.Context, e *env, a releaseArgs) (err error) {
 			return failure(statusUsage, "--state: %s is no JSON", a.state)
 		}
 	}
-	log, store, err := e.open(ctx, false)
+	log, store, err := e.openToAsk(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close(), log.Close()) }()
+	defer func() { err = errors.Join(err, closeStore(store), log.Close()) }()
 	i, _, err := engine.ReadInstance(ctx, log, store, a.id)
 	if err != nil {
 		return fmt.Errorf("release %s: %w", a.id, err)
@@ -79,11 +86,8 @@ func release(ctx context.Context, e *env, a releaseArgs) (err error) {
 	if i.Quarantined == "" {
 		return failure(statusRefused, "release %s: it is not in quarantine but %s", a.id, i.StatusName())
 	}
-	if e.timeout == 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, releaseTime, fmt.Errorf("%w after %v: no engine answered; the request stands in the log, and an engine that runs decides it", errTimeout, releaseTime))
-		defer cancel()
-	}
+	ctx, cancel := e.answerTime(ctx)
+	defer cancel()
 	n, answer, err := e.decide(ctx, log, store, r)
 	switch {
 	case err != nil:
@@ -142,10 +146,13 @@ func (e *env) decide(ctx context.Context, log eventlog.Log, store projection.Sto
 		}
 		return nil
 	})
-	if errors.Is(err, found) {
+	switch {
+	case errors.Is(err, found):
 		return n, answer, nil
+	case errors.Is(context.Cause(ctx), errTimeout):
+		return 0, "", fmt.Errorf("%w: no engine answered, does one run? The request %s stands in the log, and an engine that runs decides it", context.Cause(ctx), r.Request)
 	}
-	return 0, "", errors.Join(err, context.Cause(ctx))
+	return 0, "", err
 }
 
 // engine runs an engine without handlers until stop is called: it decides what the log's

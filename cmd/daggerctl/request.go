@@ -15,7 +15,6 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
-	"github.com/godagger/dagger/projection"
 )
 
 // requestArgs are what start, stop and retry are given.
@@ -114,23 +113,13 @@ func request(ctx context.Context, e *env, a requestArgs, stdin io.Reader) (err e
 	if err := r.Validate(); err != nil {
 		return failure(statusUsage, "%s: %w", verb, err)
 	}
-	log, err := e.openLog(ctx)
+	log, store, err := e.openToAsk(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	var store projection.Store
-	if strings.HasPrefix(log.URL(), "file:") { // an engine is needed that decides
-		if store, err = e.openStore(ctx, log, false); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, store.Close()) }()
-	}
-	if e.timeout == 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, releaseTime, fmt.Errorf("%w after %v: no engine answered; the request %s stands in the log, and an engine that runs decides it", errTimeout, releaseTime, r.Request))
-		defer cancel()
-	}
+	defer func() { err = errors.Join(err, closeStore(store), log.Close()) }()
+	ctx, cancel := e.answerTime(ctx)
+	defer cancel()
 	n, answer, err := answerBefore(ctx, log, &r, a.Request.Request != "")
 	if err == nil && answer == "" {
 		n, answer, err = e.decide(ctx, log, store, &r)

@@ -53,7 +53,7 @@ func command(e *env, started func(context.Context)) *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&e.log, "log", "", "`URL` of the log: file:DIR or kafka://host:9092/app")
-	f.StringVar(&e.store, "store", "", "`URL` of the store: pebble:DIR")
+	f.StringVar(&e.store, "store", "", "`URL` of the store: pebble:DIR, redis://host:6379/0 or aerospike://host:3000/namespace")
 	f.StringVarP(&e.output, "output", "o", "table", "`FORMAT` of the result: table, json or jsonl")
 	f.StringVar(&e.progress, "progress", "auto", "how long work is shown: auto, bar, plain or none")
 	f.DurationVar(&e.timeout, "timeout", 0, "give up after this time, e.g. 30s (0: never)")

@@ -49,6 +49,11 @@ type tailed struct {
 
 // tail prints events until ctx ends or, without follow, the end is reached.
 func tail(ctx context.Context, e *env, a tailArgs) (err error) {
+	for _, t := range a.types {
+		if eventlog.MaxVersion(eventlog.Type(t)) == 0 {
+			return failure(statusUsage, "--type: no event is a %q; docs/event-log.md lists the types", t)
+		}
+	}
 	log, err := e.openLog(ctx)
 	if err != nil {
 		return err

@@ -47,7 +47,7 @@ func eventNumbers(text string) (map[int32]uint64, bool) {
 		left, right, ok := strings.Cut(pair, ":")
 		p, err := strconv.ParseInt(strings.TrimSpace(left), 10, 32)
 		n, err2 := strconv.ParseUint(strings.TrimSpace(right), 10, 64)
-		if !ok || err != nil || err2 != nil || p < 0 {
+		if _, twice := ns[int32(p)]; !ok || err != nil || err2 != nil || p < 0 || twice {
 			return nil, false
 		}
 		ns[int32(p)] = n

@@ -19,7 +19,7 @@ func TestParsePoint(t *testing.T) {
 			t.Errorf("%q: %+v, %v", text, have, err)
 		}
 	}
-	for _, text := range []string{"", "yesterday", "offset:-1", "offset:x", "0:117,98", "-1:3", "2026-13-01"} {
+	for _, text := range []string{"", "yesterday", "offset:-1", "offset:x", "0:117,98", "0:117,0:118", "-1:3", "2026-13-01"} {
 		if have, err := ParsePoint(text, now); err == nil {
 			t.Errorf("%q: %+v", text, have)
 		}
