@@ -4,10 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -34,14 +31,6 @@ type pool struct {
 	active int
 	limits map[limit]*limited
 	missed map[string]bool // plans whose code was missed, and said so
-}
-
-// limit is a task whose handlers may not all run at once; see machine.Node.Concurrency.
-type limit struct{ plan, path string }
-
-type limited struct {
-	running int
-	queue   []*poolJob // wait for one of these to end
 }
 
 type jobID struct {
@@ -181,57 +170,6 @@ func (p *pool) work(ctx context.Context) {
 	}
 }
 
-// limitOf is the limit that a job counts against, and how many may run; 0 = there is none.
-func limitOf(code *Code, x *poolJob) (limit, int) {
-	path := machine.Pattern(x.id.key.work.Path)
-	if n := code.Plan.Task(path); n != nil && n.Kind != eventlog.ForEach {
-		return limit{x.job.plan, path}, n.Concurrency
-	}
-	return limit{}, 0
-}
-
-// admit sets a job aside whose task has as many handlers at work as it may. Needs mu.
-func (p *pool) admit(code *Code, x *poolJob) bool {
-	at, most := limitOf(code, x)
-	if most == 0 {
-		return true
-	}
-	l := p.limits[at]
-	if l == nil {
-		l = &limited{}
-		p.limits[at] = l
-	}
-	if l.running >= most {
-		l.queue = append(l.queue, x)
-		return false
-	}
-	l.running++
-	return true
-}
-
-// leave lets the next job of the task run, before all others: it has waited for longer.
-func (p *pool) leave(code *Code, x *poolJob) {
-	at, most := limitOf(code, x)
-	if most == 0 {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l := p.limits[at]
-	l.running--
-	for len(l.queue) > 0 {
-		next := l.queue[0]
-		l.queue = l.queue[1:]
-		if !next.unwanted {
-			p.queue = slices.Insert(p.queue, 0, next)
-			return
-		}
-	}
-	if l.running == 0 {
-		delete(p.limits, at)
-	}
-}
-
 // ended keeps the result of a job, if anybody may want it. The partition of a lost job may
 // have come back meanwhile: then its result is as good as any, and is offered again to each
 // owner until its event was seen, unless another run of the job took its place.
@@ -270,86 +208,6 @@ func (p *pool) forget(x *poolJob) {
 func resultUnit(x *poolJob) unit {
 	k := x.id.key
 	return unit{request: x.result, offset: -1, result: &k}
-}
-
-// run calls the user's code; a panic is a failed attempt with its stack.
-func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
-	r = eventlog.Request{V: 1, Type: eventlog.Result, ID: j.key.instance, Run: j.key.run, Path: j.key.work.Path,
-		Act: j.key.work.Act, Attempt: j.key.work.Attempt, Base: j.base, Jitter: rand.Float64()}
-	if r.Path == "" {
-		r.Type = eventlog.Evaluated
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
-			r.Error, r.Stack = fmt.Sprintf("panic: %v", p), string(debug.Stack())
-		}
-	}()
-	if r.Path == "" {
-		keys, err := code.Keys.all(j.params, j.items)
-		if err != nil {
-			r.Error = "functions of the parameters: " + err.Error()
-			return r
-		}
-		r.Keys, r.HasKeys = keys, true
-		return r
-	}
-	if j.due > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, time.UnixMilli(j.due), ErrAttemptTimeout)
-		defer cancel()
-	}
-	out, err := code.Handlers[machine.Pattern(r.Path)](ctx, j.attempt())
-	if err != nil {
-		explain(ctx, &r, err)
-		return r
-	}
-	if out.Record != nil {
-		out.Record.Headers = j.trace.AppendHeaders(out.Record.Headers)
-	}
-	r.OK, r.Params, r.More, r.Record, r.Choice, r.Choices, r.Items = true, out.Patch, out.More, out.Record, out.Choice, out.Choices, out.Items
-	if code.Keys != nil {
-		keys, err := code.Keys.computed(j, out)
-		if err != nil {
-			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
-			r.Error = "functions of the parameters: " + err.Error()
-			return r
-		}
-		r.Keys, r.HasKeys = keys, true
-	}
-	return r
-}
-
-// attempt is what the handler is told.
-func (j *job) attempt() Attempt {
-	k := j.key
-	a := Attempt{Definition: j.definition, Instance: k.instance, Run: k.run, Path: k.work.Path, Act: k.work.Act, Attempt: k.work.Attempt,
-		IdempotencyKey: IdempotencyKey(k.instance, k.run, k.work.Path, k.work.Act), Params: j.params, Message: j.message, Item: -1, Collect: j.collect, Trace: j.trace}
-	if j.scope != "" {
-		a.Item = machine.ItemIndex(j.scope)
-	}
-	if j.collect && len(j.items) > 0 {
-		a.Items = j.items[0].Values
-	}
-	return a
-}
-
-// explain says in a result what a handler's error means.
-func explain(ctx context.Context, r *eventlog.Request, err error) {
-	r.Error = err.Error()
-	if s, ok := errors.AsType[StopError](err); ok {
-		r.OK, r.Error, r.Stop = true, "", cmp.Or(s.StopReason(), "stopped by "+r.Path)
-		return
-	}
-	if errors.Is(context.Cause(ctx), ErrAttemptTimeout) {
-		r.Error = "timed out: " + r.Error
-	}
-	if t, ok := errors.AsType[TerminalError](err); ok {
-		r.Terminal = t.TerminalError()
-	}
-	if t, ok := errors.AsType[RetryAfterError](err); ok {
-		r.RetryAfter = t.RetryAfter()
-	}
 }
 
 // end ends a job that is not wanted any more.
