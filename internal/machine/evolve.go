@@ -251,6 +251,7 @@ func (s *State) body(i *Instance, e *eventlog.Event) {
 		return
 	case eventlog.InstanceDeleted: // nothing of it is left that could be frozen
 		i.Body = Body{Updated: e.At}
+		delete(s.Frozen, i.ID)
 		return
 	case eventlog.InstanceReset:
 		delete(s.Frozen, i.ID)

@@ -37,3 +37,19 @@ func TestPanicLeavesNoTrace(t *testing.T) {
 		}
 	}
 }
+
+// TestDeletedIsNotFrozen: of an instance that was deleted after an event which this version can't
+// fold nothing is left to put into quarantine.
+func TestDeletedIsNotFrozen(t *testing.T) {
+	s := NewState(0, 1)
+	s.Instances["a"] = &Instance{ID: "a", Seq: 1, Mailbox: Mailbox{Run: 1}, Body: Body{Status: Executing}}
+	s.Inject = func(e *eventlog.Event) { panic("an event of a newer version") }
+	for n, typ := range []eventlog.Type{eventlog.InstanceStopped, eventlog.InstanceDeleted} {
+		if err := s.Evolve(&eventlog.Event{V: 1, N: uint64(n + 1), Type: typ, ID: "a", Seq: uint64(n + 2), Run: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if frozen := s.Frozen["a"] != ""; frozen != (typ == eventlog.InstanceStopped) {
+			t.Errorf("after %s: frozen %t", typ, frozen)
+		}
+	}
+}
