@@ -168,8 +168,8 @@ func (o *oracle) stopped() {
 func (o *oracle) stop() {
 	o.status, o.nodes = map[string]Status{}, map[string]*Node{}
 	o.assign(o.root(), "")
-	for path, a := range o.over {
-		o.status[path] = a.status
+	for path, a := range o.over { // also of runs that don't work now
+		o.status[path], o.nodes[path] = a.status, a.n
 	}
 	again := o.stopping
 	for path, s := range o.status {
