@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/godagger/dagger/internal/engine"
-	"github.com/godagger/dagger/projection"
 )
 
 func copyStateCommand(e *env) *cobra.Command {
@@ -25,16 +25,6 @@ func copyStateCommand(e *env) *cobra.Command {
 	c.Flags().StringVar(&to, "to", "", "`URL` of the new store")
 	c.Flags().IntVar(&parallel, "parallel", 0, "how many partitions at once (0: as many as there are processors)")
 	return c
-}
-
-// copied is the result.
-type copied struct {
-	Partitions  int      `json:"partitions"`
-	Events      int64    `json:"events"`
-	Instances   int64    `json:"instances"`
-	Compared    int      `json:"compared"` // partitions that were compared with --from
-	Differences int64    `json:"differences"`
-	First       []string `json:"first,omitempty"`
 }
 
 func copyState(ctx context.Context, e *env, from, to string, parallel int) (err error) {
@@ -62,34 +52,24 @@ func copyState(ctx context.Context, e *env, from, to string, parallel int) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
-	done, err := with.rebuild(ctx, "copy", log, target, engine.RebuildOptions{Parallel: parallel, Resume: true})
-	if err != nil {
-		return err
-	}
 	total, err := records(ctx, log, nil)
 	if err != nil {
 		return err
 	}
-	bar := with.newProgress("verify", total)
-	v, err := engine.Verify(ctx, log, target, func(p int32, n, _ int64) { bar.set(p, n) })
+	var mu sync.Mutex
+	bar, verifies := with.newProgress("copy", total), false
+	r, err := engine.CopyState(ctx, log, source, target, engine.CopyStateOptions{Parallel: parallel, Progress: func(compares bool, p int32, done, _ int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if compares && !verifies {
+			bar.end()
+			bar, verifies = with.newProgress("verify", total), true
+		}
+		bar.set(p, done)
+	}})
 	bar.end()
 	if err != nil {
 		return err
-	}
-	r := copied{Partitions: len(done), Instances: v.Instances, Differences: v.Differences, First: v.First}
-	for _, x := range done {
-		r.Events += x.Events
-		same, err := sameRows(ctx, source, target, x.Partition)
-		if err != nil {
-			return err
-		}
-		if same == nil {
-			continue
-		}
-		if r.Compared++; !*same {
-			r.Differences++
-			r.First = append(r.First, fmt.Sprintf("partition %d differs between the two stores", x.Partition))
-		}
 	}
 	if e.asJSON() {
 		if err := e.print(r); err != nil {
@@ -105,21 +85,4 @@ func copyState(ctx context.Context, e *env, from, to string, parallel int) (err 
 		return failure(statusDifference, "the stores differ")
 	}
 	return nil
-}
-
-// sameRows compares a partition of two stores; nil when they stand at different events.
-func sameRows(ctx context.Context, a, b projection.Store, p int32) (*bool, error) {
-	x, n, err := engine.StoreSum(ctx, a, p)
-	if err != nil {
-		return nil, err
-	}
-	y, m, err := engine.StoreSum(ctx, b, p)
-	if err != nil {
-		return nil, err
-	}
-	if n != m {
-		return nil, nil
-	}
-	same := x == y
-	return &same, nil
 }
