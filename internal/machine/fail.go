@@ -148,21 +148,20 @@ func (f *flow) absorbed(pl place) bool {
 	return false
 }
 
-// left says that the flow went on elsewhere, further on, when the node or one around it had failed.
+// left says that the flow is further on although the node, or one around it, has failed: it went
+// there from that one, or came back to behind it from another.
 func (f *flow) left(pl place) bool {
-	for b := pl; b.n.parent != nil; b = b.parent() {
-		if b.n.Goto == "" || f.i.jumps(b.path) == 0 {
+	if len(f.i.Jumps) == 0 {
+		return false
+	}
+	for c := pl; c.n.parent != nil; c = c.parent() {
+		p := c.parent()
+		if p.n.Kind != eventlog.Process {
 			continue
 		}
-		for c := pl; c.n.parent != nil; c = c.parent() {
-			p := c.parent()
-			if p.n.Kind != eventlog.Process {
-				continue
-			}
-			for k := p.position(c) + 1; k < len(p.n.Nodes); k++ {
-				if f.reached(p.child(k)) {
-					return true
-				}
+		for k := p.position(c) + 1; k < len(p.n.Nodes); k++ {
+			if f.reached(p.child(k)) {
+				return true
 			}
 		}
 	}
