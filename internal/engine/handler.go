@@ -15,11 +15,7 @@ import (
 
 // run calls the user's code; a panic is a failed attempt with its stack.
 func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
-	r = eventlog.Request{V: 1, Type: eventlog.Result, ID: j.key.instance, Run: j.key.run, Path: j.key.work.Path,
-		Act: j.key.work.Act, Attempt: j.key.work.Attempt, Base: j.base, Jitter: rand.Float64()}
-	if r.Path == "" {
-		r.Type = eventlog.Evaluated
-	}
+	r = resultOf(j)
 	defer func() {
 		if p := recover(); p != nil {
 			r.OK, r.Params, r.More, r.Record = false, nil, false, nil
@@ -57,6 +53,16 @@ func run(ctx context.Context, code *Code, j job) (r eventlog.Request) {
 			return r
 		}
 		r.Keys, r.HasKeys = keys, true
+	}
+	return r
+}
+
+// resultOf is a result of a job that says nothing yet.
+func resultOf(j job) eventlog.Request {
+	r := eventlog.Request{V: 1, Type: eventlog.Result, ID: j.key.instance, Run: j.key.run, Path: j.key.work.Path,
+		Act: j.key.work.Act, Attempt: j.key.work.Attempt, Base: j.base, Jitter: rand.Float64()}
+	if r.Path == "" {
+		r.Type = eventlog.Evaluated
 	}
 	return r
 }

@@ -150,8 +150,21 @@ func (p *pool) work(ctx context.Context) {
 		jobCtx, cancel := context.WithCancelCause(ctx)
 		x.state, x.since, x.cancel = jobRunning, time.Now(), cancel
 		p.mu.Unlock()
+		p.do(ctx, jobCtx, code, x)
+		cancel(nil)
+	}
+}
 
-		r := run(jobCtx, code, x.job)
+// do runs a job and sees to its result, also when the handler ends the goroutine, as t.FailNow
+// of a test does: then another one goes on in its place.
+func (p *pool) do(life, ctx context.Context, code *Code, x *poolJob) {
+	var r eventlog.Request
+	returned := false
+	defer func() {
+		if !returned {
+			r = resultOf(x.job)
+			r.Error = "the handler ended its goroutine (runtime.Goexit, or FailNow of a test)"
+		}
 		if err := r.Validate(); err != nil { // else its event could not be written
 			r.OK, r.Params, r.More, r.Record, r.Terminal = false, nil, false, nil, true
 			r.Error = "the handler's outcome can't be recorded: " + err.Error()
@@ -160,14 +173,20 @@ func (p *pool) work(ctx context.Context) {
 		if p.handler != nil && r.Path != "" {
 			p.handler(x.job.definition, r.Path, time.Since(x.since), r.OK)
 		}
-
 		p.leave(code, x)
-		kept := p.ended(x, r, context.Cause(jobCtx))
-		cancel(nil)
-		if kept {
+		if p.ended(x, r, context.Cause(ctx)) {
 			p.deliver(x.id.partition, resultUnit(x))
 		}
-	}
+		if !returned {
+			x.cancel(nil)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.active--
+			p.spawn(life)
+		}
+	}()
+	r = run(ctx, code, x.job)
+	returned = true
 }
 
 // ended keeps the result of a job, if anybody may want it. The partition of a lost job may
