@@ -82,7 +82,7 @@ var rules = map[string]rule{
 	},
 	"webui":          {ours: []string{"workflow", "projection", "eventlog", "telemetry/prom"}},
 	"telemetry/otel": {ours: []string{"workflow", "eventlog"}, theirs: []string{"go.opentelemetry.io/otel/propagation"}, tests: []string{"go.opentelemetry.io/otel/trace"}},
-	"telemetry/prom": {ours: []string{"workflow", "eventlog"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
+	"telemetry/prom": {ours: []string{"workflow", "projection", "eventlog"}, theirs: []string{"github.com/prometheus/client_golang/..."}},
 
 	"cmd/daggerctl": {
 		ours:   append([]string{"internal/engine", "internal/machine", "internal/drawing", "internal/audit"}, public...),
