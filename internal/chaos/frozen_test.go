@@ -93,7 +93,7 @@ func TestFrozenWriterIsRefusedKafka(t *testing.T) {
 func (p *process) takesAll(log eventlog.Log) {
 	p.t.Helper()
 	began := time.Now()
-	if !p.until(time.Minute, func(p *process) bool { return p.works == int(log.Partitions()) }) {
+	if !p.until(3*time.Minute, func(p *process) bool { return p.works == int(log.Partitions()) }) {
 		p.t.Fatalf("a worker did not take all partitions; it works on %d\n%s", p.works, p.tail())
 	}
 	p.until(pick(45*time.Second, 0)-time.Since(began), func(*process) bool { return false })
