@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -16,13 +17,23 @@ import (
 // startCluster starts three masters that share the slots.
 func startCluster(t *testing.T) []*server {
 	t.Helper()
+	return startClusterWith(t, func() (int, []string) { return 0, nil })
+}
+
+// startClusterWith gives each node arguments of its own, and the port at which the others meet it
+// where that is not the one for clients.
+func startClusterWith(t *testing.T, more func() (port int, args []string)) []*server {
+	t.Helper()
 	var nodes []*server
+	var ports []int
 	for range 3 {
-		nodes = append(nodes, startServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"))
+		port, args := more()
+		n := startServer(t, append(args, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no")...)
+		nodes, ports = append(nodes, n), append(ports, cmp.Or(port, n.port()))
 	}
 	for i, n := range nodes {
 		n.do("CLUSTER", "ADDSLOTSRANGE", i*16384/3, (i+1)*16384/3-1)
-		n.do("CLUSTER", "MEET", "127.0.0.1", nodes[0].port())
+		n.do("CLUSTER", "MEET", "127.0.0.1", ports[0])
 	}
 	for _, n := range nodes {
 		n.until("the cluster is whole", func() bool {

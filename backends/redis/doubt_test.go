@@ -206,3 +206,47 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("it took %v, want some 300ms", took)
 	}
 }
+
+// TestTimeout: where the caller sets no time, the client's own ends a call of a server that doesn't
+// answer, and Open. Each of the tries has that time.
+func TestTimeout(t *testing.T) {
+	server := startServer(t)
+	o := Options{Addrs: []string{server.addr}, Timeout: 200 * time.Millisecond}
+	s, err := Open(t.Context(), o, identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w := newWriter(t, s)
+	if err := w.step(); err != nil {
+		t.Fatal(err)
+	}
+	thaw := server.freeze()
+	for what, call := range map[string]func() error{
+		"apply": func() error { return w.p.Apply(t.Context(), batch(2, w.epoch)) },
+		"get": func() error {
+			_, _, err := w.p.Get(t.Context(), projection.KindInstance, [][]byte{[]byte("001")})
+			return err
+		},
+		"open": func() error {
+			s, err := Open(t.Context(), o, identity)
+			if err == nil {
+				s.Close()
+			}
+			return err
+		},
+	} {
+		began := time.Now()
+		if err := call(); err == nil {
+			t.Errorf("%s: a frozen server answered", what)
+		}
+		if took := time.Since(began); took < 200*time.Millisecond || took > 10*time.Second {
+			t.Errorf("%s took %v, want some %v", what, took, tries*o.Timeout)
+		}
+	}
+	thaw()
+	if err := w.step(); err != nil {
+		t.Error(err)
+	}
+	w.check()
+}

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -200,27 +201,91 @@ func TestUsers(t *testing.T) {
 	w.check()
 }
 
-// TestTLS talks TLS with a server that wants to know its clients.
+// TestTLS talks TLS, as a user, with a server that wants to know its clients: it works there, and
+// nobody else gets in.
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
 	addr := freeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	server := startServer(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
-	_, err := projection.Open(t.Context(), "rediss://"+addr+"?ca="+cert+"&cert="+cert+"&key="+key, identity)
+	server.do("ACL", "SETUSER", "worker", "on", ">secret", "~dagger:*", "+@all")
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(raw string) (*Store, error) {
+		o, err := parseURL(parse(t, raw))
+		if err != nil {
+			return nil, err
+		}
+		return Open(t.Context(), o, identity)
+	}
+	s, err := open("rediss://worker:secret@" + addr + "?ca=" + cert + "&cert=" + cert + "&key=" + key)
 	if err != nil {
 		if strings.Contains(server.log.String(), "TLS") {
 			t.Skip("this redis-server has no TLS")
 		}
 		t.Fatal(err)
 	}
+	defer s.Close()
+	w := newWriter(t, s)
+	for range 20 {
+		if err := w.step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.check()
+	w.rebuild()
+	w.check()
 	for what, u := range map[string]string{
-		"no certificate of its own": "rediss://" + addr + "?ca=" + cert,
-		"an unknown authority":      "rediss://" + addr + "?cert=" + cert + "&key=" + key,
-		"no TLS":                    "redis://" + addr + "?timeout=2s",
+		"no certificate of its own": "rediss://worker:secret@" + addr + "?ca=" + cert,
+		"an unknown authority":      "rediss://worker:secret@" + addr + "?cert=" + cert + "&key=" + key,
+		"no TLS":                    "redis://worker:secret@" + addr + "?timeout=2s",
+		"another password":          "rediss://worker:guess@" + addr + "?ca=" + cert + "&cert=" + cert + "&key=" + key,
 	} {
-		if _, err := projection.Open(t.Context(), u, identity); err == nil {
+		if s, err := open(u); err == nil {
+			s.Close()
 			t.Errorf("%s: opened", what)
+		}
+	}
+}
+
+// TestTLSOnCluster does so on three nodes, which tell each other's addresses.
+func TestTLSOnCluster(t *testing.T) {
+	cert, key := certificate(t, t.TempDir())
+	var addrs []string
+	startClusterWith(t, func() (int, []string) {
+		addr := freeAddr(t)
+		addrs = append(addrs, addr)
+		_, text, _ := net.SplitHostPort(addr)
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return port, []string{"--tls-port", text, "--tls-cluster", "yes", "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert}
+	})
+	o, err := parseURL(parse(t, "rediss+cluster://"+addrs[0]+","+addrs[1]+"?ca="+cert+"&cert="+cert+"&key="+key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), o, identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for n := range identity.Partitions { // in the slots of all nodes
+		p, err := s.Acquire(t.Context(), n, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k := range uint64(3) {
+			if err := p.Apply(t.Context(), batch(k+1, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if at := check(t, p); at != 3 {
+			t.Errorf("partition %d stands at event %d, want 3", n, at)
 		}
 	}
 }
