@@ -170,7 +170,12 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 	d := &relayDriver{e: e, member: member, logger: logger, r: &relay{app: e.log.App(), tk: tk, partition: partition, partitions: e.log.Partitions()}}
 	defer d.close()
 	part := fmt.Sprintf("%s, partition %d", tk.relay(), partition)
-	defer e.problems.set(part, nil)
+	ended := errors.New("engine: a function of the relay ended its goroutine (runtime.Goexit) instead of returning; messages wait until another worker reads them")
+	defer func() {
+		if e.problems.set(part, ended); ended != nil {
+			logger.Error("messages are not delivered", "err", ended)
+		}
+	}()
 	backoff := backoffMin
 	var last relayOp
 	var res relayResult
@@ -196,7 +201,7 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 			}
 		case relayFail:
 			if ctx.Err() != nil {
-				return
+				continue
 			}
 			wait := backoff
 			e.problems.set(part, f.err)
@@ -214,6 +219,7 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 			}
 		}
 	}
+	ended = nil
 }
 
 // relayDriver does what a relay asks for.
