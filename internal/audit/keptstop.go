@@ -32,7 +32,7 @@ func (p *partition) stopKept(e *eventlog.Event) {
 	p.stops[strings.Clone(e.ID)] = append(l, keptStop{e.N, strings.Clone(e.Definition), strings.Clone(e.Request), e.Expires})
 }
 
-// stopExpired checks that the stop was here until its time was over.
+// stopExpired checks that the stop was here until its time was over, or its instance had ended.
 func (p *partition) stopExpired(e *eventlog.Event) {
 	l := p.stops[e.ID]
 	k := slices.IndexFunc(l, func(s keptStop) bool { return s.n == e.Msg })
@@ -40,7 +40,10 @@ func (p *partition) stopExpired(e *eventlog.Event) {
 		p.fail(e, "no stop %d is kept", e.Msg)
 		return
 	}
-	if e.At < l[k].expires {
+	switch i := p.instances[e.ID]; {
+	case i != nil && i.frozen:
+		p.fail(e, "the instance is in quarantine")
+	case e.At < l[k].expires && (i == nil || i.run == 0 || i.status == running):
 		p.fail(e, "stop %d has time left", e.Msg)
 	}
 	p.dropStop(e.ID, k)
@@ -59,11 +62,20 @@ func (p *partition) overtaken(i *instance, e *eventlog.Event) {
 	}
 	i.stop = ""
 	for k, s := range p.stops[e.ID] {
-		switch {
-		case s.request == e.Request:
+		if s.request == e.Request {
 			p.dropStop(e.ID, k)
 			return
-		case e.Type == eventlog.InstanceStarted && s.definition == e.Definition:
+		}
+	}
+	if e.Type == eventlog.InstanceStarted {
+		p.awaitStop(i, e, e.Definition)
+	}
+}
+
+// awaitStop is called when an instance of the definition works: what is kept for it follows.
+func (p *partition) awaitStop(i *instance, e *eventlog.Event, definition string) {
+	for _, s := range p.stops[e.ID] {
+		if s.definition == definition {
 			i.stop = s.request
 		}
 	}

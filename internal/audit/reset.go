@@ -9,11 +9,12 @@ import (
 // reset takes the state that replaces the frozen one.
 func (p *partition) reset(i *instance, e *eventlog.Event) {
 	var s struct {
-		Plan     string             `json:"plan"`
-		Status   string             `json:"status"`
-		Evaluate uint64             `json:"evaluate"`
-		Keys     []eventlog.TaskKey `json:"keys"`
-		Items    []struct {
+		Definition string             `json:"definition"`
+		Plan       string             `json:"plan"`
+		Status     string             `json:"status"`
+		Evaluate   uint64             `json:"evaluate"`
+		Keys       []eventlog.TaskKey `json:"keys"`
+		Items      []struct {
 			Path   string `json:"path"`
 			States string `json:"states"`
 		} `json:"items"`
@@ -52,6 +53,9 @@ func (p *partition) reset(i *instance, e *eventlog.Event) {
 		i.tasks = append(i.tasks, task{path: t.Path, kind: t.Kind, status: statusOf(t.Status), phase: phaseOf(t.Phase), act: t.Act, attempt: t.Attempt,
 			due: max(t.Due, t.Tick), ran: t.Ran, choice: t.Choice, choices: t.Choices, collect: t.Collect, over: t.Over, message: len(t.Message) > 0 && string(t.Message) != "null"})
 		i.loose = i.loose || t.Over
+	}
+	if i.status == running {
+		p.awaitStop(i, e, s.Definition)
 	}
 	i.stopping, i.flowEnded, i.jumps = s.Stopping, s.FlowEnded, map[string]int{}
 	for _, j := range s.Jumps {

@@ -60,7 +60,7 @@ func simCallOf(kind string) func(*eventlog.Message) (*eventlog.Request, error) {
 }
 
 // triggers looks for the answer to each record: it was decided once, in the partition of the
-// id. Protocol rule 19.
+// id, and a stop that came before its start was kept. Protocol rule 19.
 func (a *simAudit) triggers() {
 	w := a.w
 	decided := map[simAsked]int{}
@@ -70,8 +70,12 @@ func (a *simAudit) triggers() {
 		}
 	}
 	kept := map[simAsked]bool{} // decided when it was kept; it is applied, or expires, later
+	known := map[string]bool{}  // ids that have a history
 	w.eachEvent(func(_ int32, _ int64, e *eventlog.Event) {
 		asked := simAsked{e.Request, e.ID}
+		if e.Seq > 0 {
+			known[e.ID] = true
+		}
 		switch {
 		case e.Type == eventlog.StopKept:
 			kept[asked] = true
@@ -84,6 +88,9 @@ func (a *simAudit) triggers() {
 		if e.Pos != nil {
 			for _, r := range e.Pos.Refused {
 				count(r.Request, r.ID)
+				if strings.HasPrefix(r.Request, "stop/") && !known[r.ID] {
+					w.violation("%s of %s, which has not started yet, was refused: %s", r.Request, r.ID, r.Answer)
+				}
 			}
 		}
 	})

@@ -29,7 +29,7 @@ type KeptStop struct {
 // answer gets it, and so does who means an instance that was deleted.
 func (t *Turn) keepStop(i *Instance, r *eventlog.Request) string {
 	switch {
-	case r.Message == nil, r.Definition == "", r.Request == "",
+	case r.Message == nil, r.Definition == "", r.Request == "", t.S.Rules.NoStopKept,
 		i != nil && len(i.Applied) > 0,
 		i != nil && len(i.Stops) >= keptStops && i.stop(r.Definition) == nil,
 		t.MaxEvent > 0 && 2*messageSize(r.Message) > t.MaxEvent-eventOverhead:
@@ -58,15 +58,24 @@ func (i *Instance) stop(definition string) *KeptStop {
 	return nil
 }
 
-// overtaken stops an instance that has just started if its stop came before.
-func (t *Turn) overtaken(id string) {
+// overtaken ends a kept stop of an instance that has just started, or was released after its
+// start had brought it into quarantine: the instance is stopped, unless it was given a state in
+// which it has ended.
+func (t *Turn) overtaken(id string) (over bool) {
 	i := t.S.Instances[id]
-	if i == nil || !i.active() {
-		return
+	if i == nil || i.Run == 0 || i.Quarantined != "" || t.S.Frozen[id] != "" || t.S.Rules.NoStopFollows {
+		return false
 	}
-	if s := i.stop(i.Definition); s != nil {
+	s := i.stop(i.Definition)
+	switch {
+	case s == nil:
+		return false
+	case i.active():
 		t.stop(i, &eventlog.Event{Reason: s.Reason, Request: s.Request})
+	default:
+		t.emit(&eventlog.Event{Type: eventlog.StopExpired, ID: id, Msg: s.N, Reason: Terminal})
 	}
+	return true
 }
 
 // expireStop sets a stop aside for which no instance has started in its time.

@@ -86,6 +86,7 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	e.State = state
 	t.transitWith(plan, i, e)
 	switch {
+	case t.overtaken(r.ID): // protocol rule 19: by a stop that was kept before it started
 	case body.Status == Executing && body.Stopping && !executing:
 		t.transitWith(plan, i, t.ending(i, &eventlog.Event{Type: eventlog.InstanceStopped}))
 	case f.done && body.FlowEnded && i.unfinishedOver():
@@ -106,7 +107,7 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 // fits says whether an instance can go on from the body: its tasks are those of the plan, in
 // states that their kinds have, and none executes when the instance has ended.
 func (b *Body) fits(plan *Plan) bool {
-	if plan == nil {
+	if plan == nil || plan.Name != b.Definition {
 		return false
 	}
 	executing := false

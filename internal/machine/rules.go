@@ -26,6 +26,8 @@ type Rules struct {
 	TimeoutAnyDue    bool // 10: a time-out need not match its due time
 	NoInterrupted    bool // 10: a handler that was cut short is not started again
 	CutCountsAll     bool // 10: interruptions count although the handler had not run
+	NoStopKept       bool // 19: a stop that comes before its start is refused
+	NoStopFollows    bool // 19: a stop that was kept does not follow its start
 	NoHold           bool // 12: deliveries and results of a quarantined instance are decided
 	NoLocalQueue     bool // 3: local requests are decided inside the request that made them
 	NoForeign        bool // 2: a request of another partition is decided here
