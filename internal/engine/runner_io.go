@@ -29,6 +29,10 @@ func (r *runner) lastBefore(before int64) (res result) {
 		if last != nil {
 			return result{n: last.N, time: last.At}
 		}
+		if from == start && start > 0 {
+			// Numbered from 1 again, it would look like a partition that never had anything.
+			return result{err: fmt.Errorf("%w: %s, partition %d, begins at offset %d and has no event: its events were deleted, by a retention or by somebody, and its instances with them; restore the log, or begin with a new application name", eventlog.ErrOffsetGone, topic.Name, r.partition, start)}
+		}
 		if from == start {
 			return result{}
 		}
