@@ -304,10 +304,19 @@ func (t *Turn) Close(p Position) {
 	t.emit(&eventlog.Event{Type: eventlog.Checkpoint, Pos: pos, Out: acks})
 }
 
-// carriesPosition says whether the turn's last event may have the position.
+// carriesPosition says whether the turn's last event may have the position: not where what the
+// position adds would be forgotten with the rest, or keep the rest from being forgotten.
 func (t *Turn) carriesPosition() bool {
-	last := len(t.Events) - 1
-	return last >= 0 && t.Events[last].Type != eventlog.AnswersForgotten && t.Events[last].Type != eventlog.StopExpired
+	if len(t.Events) == 0 {
+		return false
+	}
+	switch e := t.Events[len(t.Events)-1]; e.Type {
+	case eventlog.AnswersForgotten, eventlog.StopExpired:
+		return false
+	case eventlog.InstanceDeleted:
+		return t.S.Instances[e.ID] != nil || !slices.ContainsFunc(t.refused, func(r eventlog.Refusal) bool { return r.ID == e.ID })
+	}
+	return true
 }
 
 func (s *State) acksInOrder() []int32 {
