@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 
 	"github.com/godagger/dagger/eventlog"
@@ -59,6 +60,9 @@ func problemOf(err error) problem {
 		if errors.Is(err, c.err) {
 			return problem{Status: c.status, Code: c.code, Detail: err.Error()}
 		}
+	}
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return problem{Status: http.StatusServiceUnavailable, Code: "unreachable", Detail: err.Error()}
 	}
 	return problem{Status: http.StatusInternalServerError, Code: "internal", Detail: err.Error()}
 }

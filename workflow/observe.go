@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/engine"
 )
 
@@ -30,7 +31,7 @@ const clockLimit = 30 * time.Second
 
 // Ready says why this engine should get no new work, or nil: it runs and is in its group,
 // every partition that the group gave it is in its loop, its clock is not far behind the
-// log's, the messages that tasks listen for are relayed, and the store answers.
+// log's, the messages that tasks listen for are relayed, and log and store answer.
 func (e *Engine) Ready(ctx context.Context) error {
 	var problems []error
 	if !e.run.Running() {
@@ -48,6 +49,9 @@ func (e *Engine) Ready(ctx context.Context) error {
 		case p.Behind > clockLimit:
 			problems = append(problems, fmt.Errorf("partition %d: this clock is %v behind the log", p.Partition, p.Behind))
 		}
+	}
+	if _, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App())); err != nil {
+		problems = append(problems, fmt.Errorf("log: %w", err))
 	}
 	if _, err := e.store.Partitions(ctx); err != nil {
 		problems = append(problems, fmt.Errorf("store: %w", err))
