@@ -110,6 +110,7 @@ type Log interface {
 	// EnsureTopic creates a user's topic unless it exists. It does not change an existing one.
 	EnsureTopic(ctx context.Context, name string, partitions int32) error
 	// Topic describes a topic, or ErrNoTopic. End is that of isolation ReadUncommitted.
+	// ErrPartitions: it is the application's own, and was created again with fewer partitions.
 	Topic(ctx context.Context, name string) (Topic, error)
 	// OffsetAt is the first offset of each partition whose record is not older than t; the
 	// end where there is none.

@@ -10,7 +10,7 @@ import (
 
 // OffsetAt finds the first offset of each partition whose record is not older than at.
 func (l *Log) OffsetAt(ctx context.Context, name string, at time.Time) ([]int64, error) {
-	t, err := l.topic(name)
+	t, err := l.whole(name)
 	if err != nil {
 		return nil, err
 	}

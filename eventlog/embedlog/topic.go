@@ -184,6 +184,16 @@ func (l *Log) topic(name string) (*topic, error) {
 	return nil, fmt.Errorf("%w: %s", eventlog.ErrNoTopic, name)
 }
 
+// whole is topic, but for one of the application's own that was created again with fewer
+// partitions: who knows their count counts on it.
+func (l *Log) whole(name string) (*topic, error) {
+	t, err := l.topic(name)
+	if err == nil && t.Partitions < l.parts && (name == eventlog.EventsTopic(l.app) || name == eventlog.RequestsTopic(l.app)) {
+		return nil, fmt.Errorf("%w: topic %s has %d, not %d: it was created again, and what it held is lost", eventlog.ErrPartitions, name, t.Partitions, l.parts)
+	}
+	return t, err
+}
+
 func (t *topic) partition(i int32) (*partition, error) {
 	if i < 0 || int(i) >= len(t.parts) {
 		return nil, fmt.Errorf("topic %s has no partition %d; it has %d", t.name, i, len(t.parts))
@@ -196,7 +206,7 @@ func (l *Log) Topic(ctx context.Context, name string) (eventlog.Topic, error) {
 	if err := l.check(ctx); err != nil {
 		return eventlog.Topic{}, err
 	}
-	t, err := l.topic(name)
+	t, err := l.whole(name)
 	if err != nil {
 		return eventlog.Topic{}, err
 	}

@@ -2,6 +2,7 @@ package eventlogtest
 
 import (
 	"errors"
+	"time"
 
 	"github.com/godagger/dagger/eventlog"
 )
@@ -10,6 +11,7 @@ var topicCases = []contract{
 	{"topic/own", "Opening made sure that the application's own topics exist with the right partition counts.", topicOwn},
 	{"topic/ensure", "EnsureTopic creates a topic unless it exists, and does not change an existing one.", topicEnsure},
 	{"topic/partitions", "Opening with another partition count is refused with ErrPartitions and changes nothing.", topicPartitions},
+	{"topic/shrunk", "An application's own topic that was created again with fewer partitions is ErrPartitions to who describes it.", topicShrunk},
 	{"topic/reopen", "Opened again, the log has all that was acknowledged: records, topic ids, positions.", topicReopen},
 	{"topic/closed-owner", "An owner of the log as it was opened before is fenced by one of the log opened again.", closedOwner},
 }
@@ -53,6 +55,24 @@ func topicPartitions(s *suite) {
 	s.is(err, eventlog.ErrPartitions, "open with 3 partitions what has 2")
 	l = s.open(2)
 	s.equal(len(s.describe(l, eventlog.EventsTopic(s.h.App)).Partitions), 2, "partitions")
+}
+
+func topicShrunk(s *suite) {
+	l := s.open(3)
+	for _, name := range []string{eventlog.EventsTopic(s.h.App), eventlog.RequestsTopic(s.h.App)} {
+		s.ok(s.h.DeleteTopic(s.ctx, l, name), "delete "+name)
+		s.until(name+" has one partition", func() (bool, error) { // what deletes it may take its time
+			if err := l.EnsureTopic(s.ctx, name, 1); err != nil && !errors.Is(err, eventlog.ErrPartitions) {
+				return false, err
+			}
+			d, err := l.Topic(s.ctx, name)
+			return err != nil && !errors.Is(err, eventlog.ErrNoTopic) || len(d.Partitions) == 1, nil
+		})
+		_, err := l.Topic(s.ctx, name)
+		s.is(err, eventlog.ErrPartitions, "describe "+name)
+		_, err = l.OffsetAt(s.ctx, name, time.Now())
+		s.is(err, eventlog.ErrPartitions, "offsets of "+name)
+	}
 }
 
 func topicReopen(s *suite) {

@@ -71,6 +71,10 @@ func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 	if d.Err != nil {
 		return topicInfo{}, fmt.Errorf("look up topic %s: %w", name, denied(d.Err, "Describe", "topic", name))
 	}
+	if n, want := len(d.Partitions), c.log.cfg.partitions; n < int(want) && c.log.partitioned(name) {
+		c.forget(name)
+		return topicInfo{}, fmt.Errorf("%w: topic %s has %d, not %d: it was created again, and what it held is lost", eventlog.ErrPartitions, name, n, want)
+	}
 	t := topicInfo{id: d.ID, partitions: int32(len(d.Partitions)), maxBatch: defaultMaxBatch, read: time.Now()}
 	configs, err := c.log.adm.DescribeTopicConfigs(ctx, name)
 	if err == nil {
@@ -95,6 +99,12 @@ func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 	}
 	c.known[name], c.ids[name] = t, t.id
 	return t, nil
+}
+
+// partitioned tells whether a topic has the application's count of partitions, which no call
+// may find to be less: who knows the count counts on it.
+func (l *kafkaLog) partitioned(name string) bool {
+	return name == eventlog.EventsTopic(l.cfg.app) || name == eventlog.RequestsTopic(l.cfg.app)
 }
 
 func (c *topicCache) forget(name string) {
