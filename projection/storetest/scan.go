@@ -162,16 +162,16 @@ func testKeys(t *testing.T, h Harness) {
 	}
 	var many projection.Batch
 	many.Expected, many.New = 1, mark(2, 1)
-	for i := range 20_000 {
+	for i := range 50_000 {
 		key := projection.AppendUint64(projection.AppendString(nil, "pizza"), uint64(i))
 		many.Put = append(many.Put, projection.Row{Kind: projection.KindSubscription, Key: key, Value: []byte{}})
 	}
 	apply(t, p, many)
 	prefix := projection.AppendString(nil, "pizza")
-	rows, _, err := p.Scan(t.Context(), projection.KindSubscription, prefix, projection.PrefixEnd(prefix), 30_000)
+	rows, _, err := p.Scan(t.Context(), projection.KindSubscription, prefix, projection.PrefixEnd(prefix), 60_000)
 	must(t, "scan many", err)
-	if len(rows) != 20_000 {
-		broken(t, ruleScan, "%d of 20,000 rows that wait for one key", len(rows))
+	if len(rows) != 50_000 {
+		broken(t, ruleScan, "%d of 50,000 rows that wait for one key", len(rows))
 	}
 }
 

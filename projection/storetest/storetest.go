@@ -56,6 +56,7 @@ var groups = []struct {
 	{"RefusedBatches", testRefusedBatches},
 	{"Epochs", testEpochs},
 	{"Race", testRace},
+	{"Zombie", testZombie},
 	{"Crash", testCrash},
 	{"ScanOrder", testScanOrder},
 	{"ScanLimits", testScanLimits},
