@@ -109,10 +109,10 @@ func (p *partition) set(db *cdb.DB, watermark projection.Watermark) {
 const closeTimeout = 10 * time.Second
 
 // closeDB closes the database, if it is open, once nobody uses it. life is held.
-func (p *partition) closeDB(ctx context.Context) error {
+func (p *partition) closeDB() error {
 	p.takeUse()
 	defer p.use.Unlock()
-	return p.closeUnused(ctx)
+	return p.closeUnused()
 }
 
 // takeUse locks use for writing and makes long reads give up.
@@ -122,14 +122,18 @@ func (p *partition) takeUse() {
 	p.stop.Store(false)
 }
 
-func (p *partition) closeUnused(ctx context.Context) error {
+// closeUnused keeps what was applied, whoever gave up meanwhile: no caller's context ends it, but
+// a limit of its own.
+func (p *partition) closeUnused() error {
 	if p.db == nil {
 		return nil
 	}
 	var err error
 	if p.noWAL() && p.lost.Load() == nil {
-		ctx, cancel := context.WithTimeout(ctx, closeTimeout)
-		err = flushTables(ctx, p.db)
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		if err = flushTables(ctx, p.db); ctx.Err() != nil {
+			err = fmt.Errorf("the tables were not written in %v", closeTimeout)
+		}
 		cancel()
 	}
 	err = errors.Join(err, p.db.Close())
@@ -184,14 +188,14 @@ func (p *partition) drop(epoch uint64) error {
 	p.mu.RUnlock()
 	if err != nil {
 		if p.refs == 0 {
-			err = errors.Join(err, p.closeDB(context.Background()))
+			err = errors.Join(err, p.closeDB())
 		}
 		return err
 	}
 	p.takeUse() // until the watermark is that of no rows
 	defer p.use.Unlock()
 	damaged := p.lost.Load() != nil
-	if err := p.closeUnused(context.Background()); err != nil {
+	if err := p.closeUnused(); err != nil {
 		damaged = true // closing found damage that nobody had read yet
 	}
 	if err := p.removeDir(damaged); err != nil {

@@ -464,5 +464,5 @@ func (p *partition) leave() error {
 	if p.refs > 0 || p.dead.Load() {
 		return nil
 	}
-	return p.closeDB(context.Background())
+	return p.closeDB()
 }

@@ -98,7 +98,7 @@ func (p *partition) reset() error {
 	defer p.life.Unlock()
 	p.takeUse()
 	defer p.use.Unlock()
-	_ = p.closeUnused(context.Background()) // it is thrown away
+	_ = p.closeUnused() // it is thrown away
 	if err := p.s.fs.RemoveAll(p.dir); err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (p *partition) replaceBy(dir string) error {
 	p.takeUse()
 	defer p.use.Unlock()
 	damaged := p.lost.Load() != nil
-	if err := p.closeUnused(context.Background()); err != nil {
+	if err := p.closeUnused(); err != nil {
 		damaged = true
 	}
 	ready := p.dir + readySuffix

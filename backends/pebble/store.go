@@ -162,10 +162,10 @@ func (s *Store) open(ctx context.Context, n int32, claim func(*partition) error)
 	if err := p.stuck(); err != nil {
 		return nil, err
 	}
-	return outlast(p, func() (*handle, error) { return p.open(ctx, claim) }, func(h *handle) { h.Close() })
+	return outlast(p, func() (*handle, error) { return p.open(claim) }, func(h *handle) { h.Close() })
 }
 
-func (p *partition) open(ctx context.Context, claim func(*partition) error) (*handle, error) {
+func (p *partition) open(claim func(*partition) error) (*handle, error) {
 	p.life.Lock()
 	defer p.life.Unlock()
 	if err := p.openDB(false); err != nil {
@@ -179,7 +179,7 @@ func (p *partition) open(ctx context.Context, claim func(*partition) error) (*ha
 	}
 	if err := claim(p); err != nil {
 		if p.refs == 0 {
-			p.closeDB(context.WithoutCancel(ctx))
+			err = errors.Join(err, p.closeDB())
 		}
 		return nil, err
 	}
@@ -252,7 +252,7 @@ func (s *Store) Close() error {
 				p.life.Lock()
 				defer p.life.Unlock()
 				p.dead.Store(true)
-				return p.closeDB(context.Background())
+				return p.closeDB()
 			})
 			if err != nil {
 				errs <- fmt.Errorf("close partition %d: %w", p.n, err)
