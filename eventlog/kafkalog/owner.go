@@ -113,7 +113,7 @@ func (o *owner) Append(ctx context.Context, events [][]byte, types []eventlog.Ty
 	case <-b.done:
 	case <-ctx.Done():
 		if o.await(b.done) {
-			o.abortOpen()
+			o.abortOpen(ctx)
 		} else {
 			o.log.drop(o.s.cl)
 			<-b.done // nothing reads the caller's slices any more
@@ -315,7 +315,7 @@ func (o *owner) endTransaction(ctx context.Context, try kgo.TransactionEndTry) <
 }
 
 // abortOpen starts to abort the open transaction, which Close waits for.
-func (o *owner) abortOpen() { o.endTransaction(context.Background(), kgo.TryAbort) }
+func (o *owner) abortOpen(ctx context.Context) { o.endTransaction(ctx, kgo.TryAbort) }
 
 // await waits a little for something that usually takes milliseconds.
 func (o *owner) await(done <-chan struct{}) bool {
@@ -333,7 +333,7 @@ func (o *owner) Close() error {
 	if o.finished == nil {
 		o.finished = eventlog.ErrClosed
 		if o.begun {
-			o.abortOpen()
+			o.abortOpen(context.Background()) // no caller's is left; the abort has a limit of its own
 		}
 	}
 	if o.ending != nil {

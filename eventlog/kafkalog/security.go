@@ -101,7 +101,7 @@ func (c *config) parseSASL(user *url.Userinfo, mechanism string, ask func(contex
 	}
 	switch {
 	case file != "":
-		ask = func(context.Context) (string, error) {
+		read := func() (string, error) {
 			b, err := os.ReadFile(file)
 			if err != nil {
 				return "", fmt.Errorf("read password-file: %w", err)
@@ -109,9 +109,10 @@ func (c *config) parseSASL(user *url.Userinfo, mechanism string, ask func(contex
 			return strings.TrimRight(string(b), "\r\n"), nil
 		}
 		var err error
-		if password, err = ask(context.Background()); err != nil {
+		if password, err = read(); err != nil {
 			return err
 		}
+		ask = func(context.Context) (string, error) { return read() }
 	case ask == nil:
 		ask = func(context.Context) (string, error) { return password, nil }
 	default:
