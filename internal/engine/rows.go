@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -182,24 +183,8 @@ func index(i *machine.Instance) indexed {
 
 // diff adds to the batch what leads from the old entries to the new ones.
 func (x indexed) diff(old indexed, b *projection.Batch) {
-	has := func(l []projection.Row, r projection.Row) bool {
-		for _, y := range l {
-			if y.Kind == r.Kind && string(y.Key) == string(r.Key) {
-				return true
-			}
-		}
-		return false
-	}
-	for _, r := range old.entries {
-		if !has(x.entries, r) {
-			b.Del = append(b.Del, r)
-		}
-	}
-	for _, r := range x.entries {
-		if !has(old.entries, r) {
-			b.Put = append(b.Put, r)
-		}
-	}
+	b.Del = appendWithout(b.Del, old.entries, x.entries)
+	b.Put = appendWithout(b.Put, x.entries, old.entries)
 	if old.count != x.count {
 		if old.count != "" {
 			b.Add = append(b.Add, projection.Delta{Key: []byte(old.count), N: -1})
@@ -208,6 +193,34 @@ func (x indexed) diff(old indexed, b *projection.Batch) {
 			b.Add = append(b.Add, projection.Delta{Key: []byte(x.count), N: 1})
 		}
 	}
+}
+
+// appendWithout appends the entries that others lack, in their order.
+func appendWithout(l, entries, others []projection.Row) []projection.Row {
+	type entry struct {
+		kind projection.Kind
+		key  string
+	}
+	const few = 16 // what is compared faster than looked up
+	var known map[entry]struct{}
+	if len(others) > few {
+		known = make(map[entry]struct{}, len(others))
+		for _, y := range others {
+			known[entry{y.Kind, string(y.Key)}] = struct{}{}
+		}
+	}
+	for _, r := range entries {
+		found := false
+		if known != nil {
+			_, found = known[entry{r.Kind, string(r.Key)}]
+		} else {
+			found = slices.ContainsFunc(others, func(y projection.Row) bool { return y.Kind == r.Kind && string(y.Key) == string(r.Key) })
+		}
+		if !found {
+			l = append(l, r)
+		}
+	}
+	return l
 }
 
 // row writes one changed row of the state other than an instance's into the batch.
