@@ -47,6 +47,7 @@ const (
 	KindPartition    Kind = 0x12 // entry: name -> position, forward cursor
 	KindSource       Kind = 0x13 // entry: source -> watermark
 	KindAckDue       Kind = 0x14 // entry: partition -> mark
+	KindBlock        Kind = 0x15 // entry: number of a block of events -> filter of the ids that they name
 	KindSubscription Kind = 0x20 // entry: correlation key, number of SubscriptionAdded -> subscription
 	KindKept         Kind = 0x21 // entry: correlation key, message number -> kept message
 	KindMatched      Kind = 0x22 // entry: message number -> matched message not yet acknowledged

@@ -14,6 +14,7 @@ type verified struct {
 	Events      int64            `json:"events"`
 	Instances   int64            `json:"instances"`
 	Differences int64            `json:"differences"`
+	Unindexed   int64            `json:"unindexed,omitempty"`
 	AsOf        map[int32]uint64 `json:"asOf"`
 	First       []rowDifference  `json:"first"`
 }
@@ -44,7 +45,7 @@ func (s *operations) verify(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return nil, err
 		}
-		x := verified{v.Partitions, v.Events, v.Instances, v.Differences, v.AsOf, []rowDifference{}}
+		x := verified{v.Partitions, v.Events, v.Instances, v.Differences, v.Unindexed, v.AsOf, []rowDifference{}}
 		for _, d := range v.First {
 			y := rowDifference{Partition: d.Partition, Text: d.Text}
 			for _, c := range d.Changes {

@@ -17,7 +17,7 @@ func (e *Engine) Export(ctx context.Context, w io.Writer, id string) error {
 	if id == "" {
 		return fmt.Errorf("export: %w", told(id, engine.ErrNotFound))
 	}
-	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{ID: id}); err != nil {
+	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{ID: id, Store: e.store}); err != nil {
 		return told(id, fmt.Errorf("export: %w", err))
 	}
 	return nil

@@ -167,7 +167,7 @@ type History struct {
 // History is what happened to an instance up to a moment, who did it, what it waited for and
 // how long; ErrNotFound when it did not exist then.
 func (e *Engine) History(ctx context.Context, id string, m Moment) (History, error) {
-	t, err := engine.ReadTimeline(ctx, e.log, id, m.point)
+	t, err := engine.ReadTimeline(ctx, e.log, e.store, id, m.point)
 	if err != nil {
 		return History{}, told(id, err)
 	}

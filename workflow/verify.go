@@ -21,6 +21,7 @@ type Verified struct {
 	Events      int64            // folded
 	Instances   int64            // by the log
 	Differences int64            // rows of the store that are not what the log says
+	Unindexed   int64            // blocks of events that the store has no index of: they are read to find an instance that has no row
 	AsOf        map[int32]uint64 // event number up to which each partition was compared
 	First       []Difference     // the first ten
 }
@@ -49,7 +50,7 @@ func (e *Engine) Verify(ctx context.Context, o VerifyOptions) (Verified, error) 
 	if err != nil {
 		return Verified{}, ended(ctx, err)
 	}
-	out := Verified{Partitions: v.Partitions, Events: v.Events, Instances: v.Instances, Differences: v.Differences, AsOf: v.AsOf}
+	out := Verified{Partitions: v.Partitions, Events: v.Events, Instances: v.Instances, Differences: v.Differences, Unindexed: v.Unindexed, AsOf: v.AsOf}
 	for _, d := range v.Found {
 		x := Difference{Partition: d.Partition, Text: d.Text}
 		for _, c := range d.Changes {

@@ -75,7 +75,7 @@ func diff(ctx context.Context, e *env, a diffArgs) (err error) {
 	if d.Changes == nil {
 		d.Changes = []engine.Change{}
 	}
-	events, err := engine.ReadEventsBetween(ctx, log, a.id, from, to)
+	events, err := engine.ReadEventsBetween(ctx, log, store, a.id, from, to)
 	if err != nil {
 		return fmt.Errorf("diff %s: %w", a.id, err)
 	}

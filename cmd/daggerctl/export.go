@@ -12,6 +12,7 @@ import (
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/audit"
 	"github.com/godagger/dagger/internal/engine"
+	"github.com/godagger/dagger/projection"
 )
 
 type exportArgs struct {
@@ -66,15 +67,22 @@ func export(ctx context.Context, e *env, a exportArgs) (err error) {
 	if a.atRest && !a.all {
 		return failure(statusUsage, "--at-rest goes with --all")
 	}
-	log, err := e.openLog(ctx)
+	open := e.openToRead
+	if a.id == "" { // all is read
+		open = func(ctx context.Context) (eventlog.Log, projection.Store, error) {
+			log, err := e.openLog(ctx)
+			return log, nil, err
+		}
+	}
+	log, store, err := open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
+	defer func() { err = errors.Join(err, closeStore(store), log.Close()) }()
 	if a.partition >= int(log.Partitions()) {
 		return failure(statusUsage, "--partition %d: the log has partitions 0 to %d", a.partition, log.Partitions()-1)
 	}
-	o := engine.ExportOptions{ID: a.id, AtRest: a.atRest}
+	o := engine.ExportOptions{ID: a.id, Store: store, AtRest: a.atRest}
 	var partitions []int32
 	if a.partition >= 0 {
 		p := int32(a.partition)

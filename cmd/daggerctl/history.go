@@ -74,12 +74,12 @@ func history(ctx context.Context, e *env, a historyArgs) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := e.openLog(ctx)
+	log, store, err := e.openToRead(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	t, err := engine.ReadTimeline(ctx, log, a.id, p)
+	defer func() { err = errors.Join(err, closeStore(store), log.Close()) }()
+	t, err := engine.ReadTimeline(ctx, log, store, a.id, p)
 	if err != nil {
 		return fmt.Errorf("history of %s: %w", a.id, err)
 	}

@@ -56,7 +56,7 @@ func show(ctx context.Context, e *env, a showArgs) (err error) {
 	v := view(i, plan)
 	var events []*eventlog.Event
 	if a.events {
-		if events, err = engine.ReadEventsBetween(ctx, log, a.id, engine.AtEvent(0), p); err != nil {
+		if events, err = engine.ReadEventsBetween(ctx, log, store, a.id, engine.AtEvent(0), p); err != nil {
 			return fmt.Errorf("show %s: %w", a.id, err)
 		}
 	}

@@ -49,6 +49,7 @@ type verified struct {
 	Events      int64             `json:"events"`
 	Instances   int64             `json:"instances"`
 	Differences int64             `json:"differences"`
+	Unindexed   int64             `json:"unindexed,omitempty"`
 	AsOf        map[string]uint64 `json:"as_of"` // event numbers, by partition
 	First       []string          `json:"first,omitempty"`
 	// Found is First with what differs.
@@ -80,7 +81,7 @@ func verify(ctx context.Context, e *env, a verifyArgs) (err error) {
 	if err != nil {
 		return err
 	}
-	r := verified{Partitions: v.Partitions, Events: v.Events, Instances: v.Instances, Differences: v.Differences, AsOf: map[string]uint64{}, First: v.First, Found: v.Found}
+	r := verified{Partitions: v.Partitions, Events: v.Events, Instances: v.Instances, Differences: v.Differences, Unindexed: v.Unindexed, AsOf: map[string]uint64{}, First: v.First, Found: v.Found}
 	for partition, n := range v.AsOf {
 		r.AsOf[strconv.Itoa(int(partition))] = n
 	}
@@ -129,6 +130,9 @@ func (e *env) printVerified(r verified) error {
 	}
 	if n := r.Differences - int64(len(r.Found)); n > 0 {
 		fmt.Fprintf(e.stdout, "and %d more rows\n", n)
+	}
+	if r.Unindexed > 0 {
+		fmt.Fprintf(e.stdout, "%d blocks of events are not in the store's index of ids: an earlier version folded them. Nothing is wrong, and rebuild adds them\n", r.Unindexed)
 	}
 	if r.Audit == nil {
 		return nil

@@ -209,7 +209,8 @@ func (s *finder) guess(ctx context.Context, p Point) int64 {
 
 // ReadInstanceAt is ReadInstance as of a point. From the store's row of the instance it goes back
 // from event to event; without that row, and to a point before all that the row knows of, it reads
-// the partition up to the point.
+// the blocks of events up to the point that may name the instance, as the store's index says, and
+// without a store the partition.
 // ErrNotFound: the instance did not exist then. ErrTrimmed: the events that would tell are gone.
 func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Store, id string, p Point) (*machine.Instance, *machine.Plan, error) {
 	f := newFold(log.Partitions(), id)
@@ -270,12 +271,16 @@ func (f *fold) foldTo(ctx context.Context, s *finder, store projection.Store, p 
 	if err != nil || done {
 		return err
 	}
-	return s.about(ctx, f.id, from, until, p, nil, func(ev *eventlog.Event, offset int64) error {
+	take := func(ev *eventlog.Event, offset int64) error {
 		if err := f.event(ev); err != nil {
 			return s.trimmed(fmt.Errorf("fold offset %d of partition %d: %w", offset, f.partition, err))
 		}
 		return nil
-	})
+	}
+	if from <= s.start && until == 0 {
+		return s.search(ctx, store, f.id, p, nil, take)
+	}
+	return s.about(ctx, f.id, from, until, p, nil, take)
 }
 
 // window is the part of the log to fold, and leaves in f what comes before it. Without a

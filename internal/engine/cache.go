@@ -111,6 +111,7 @@ func (o *owner) batch() *projection.Batch {
 		index(i).diff(o.cache.stored[r.ID], b)
 	}
 	clear(o.cache.stored)
+	b.Put, o.block.done = append(b.Put, o.block.done...), nil
 	mergeDeltas(b)
 	o.cache.flight, s.Changed = s.Changed, make(map[machine.Row]struct{}, len(s.Changed))
 	o.flight = b

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
 )
 
 // Scopes of an export.
@@ -67,8 +68,9 @@ type exportRelay struct {
 
 // ExportOptions of Export. The zero value exports everything.
 type ExportOptions struct {
-	ID        string // one instance
-	Partition *int32 // one partition
+	ID        string           // one instance
+	Partition *int32           // one partition
+	Store     projection.Store // says where the events of the instance are; may be nil
 	// AtRest says that no engine runs (ErrNotQuiet if one does); only then can everything be
 	// imported. It joins the engines' consumer groups for a moment.
 	AtRest   bool
@@ -166,7 +168,7 @@ func (x *exporter) run(ctx context.Context) error {
 
 // instance exports what is about one instance.
 func (x *exporter) instance(ctx context.Context, head *exportHead) error {
-	if _, _, err := ReadInstanceAt(ctx, x.log, nil, x.o.ID, Point{}); err != nil {
+	if _, _, err := ReadInstanceAt(ctx, x.log, x.o.Store, x.o.ID, Point{}); err != nil {
 		return err
 	}
 	partition := eventlog.PartitionOf(x.o.ID, x.log.Partitions())
@@ -177,7 +179,7 @@ func (x *exporter) instance(ctx context.Context, head *exportHead) error {
 	if err := x.line(exportLine{Head: head}); err != nil {
 		return err
 	}
-	if err := s.about(ctx, x.o.ID, s.start, 0, Point{}, []eventlog.Type{eventlog.PartitionOwned}, func(ev *eventlog.Event, offset int64) error {
+	if err := s.search(ctx, x.o.Store, x.o.ID, Point{}, []eventlog.Type{eventlog.PartitionOwned}, func(ev *eventlog.Event, offset int64) error {
 		if ev.ID != x.o.ID && ev.Type != eventlog.PlanUsed && ev.Type != eventlog.PartitionOwned {
 			return nil
 		}

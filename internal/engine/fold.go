@@ -252,21 +252,23 @@ func (f *fold) readPlan(ctx context.Context, v projection.View, hash string) err
 // Events are the events of an instance's partition that name it, from the beginning of the
 // log to its end at the call, in order. An error ends them.
 func (e *Engine) Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error] {
-	return ReadEvents(ctx, e.log, id)
+	return ReadEvents(ctx, e.log, e.store, id)
 }
 
-// ReadEvents is Engine.Events without an engine.
-func ReadEvents(ctx context.Context, log eventlog.Log, id string) iter.Seq2[*eventlog.Event, error] {
+// ReadEvents is Engine.Events without an engine; store, which may be nil, says where they are.
+func ReadEvents(ctx context.Context, log eventlog.Log, store projection.Store, id string) iter.Seq2[*eventlog.Event, error] {
 	return func(yield func(*eventlog.Event, error) bool) {
-		sc := scan{log: log, partition: eventlog.PartitionOf(id, log.Partitions()), id: id}
-		on := true
-		err := sc.run(ctx, func(ev *eventlog.Event, _ int64) bool {
-			if ev.ID == id {
-				on = yield(ev, nil)
-			}
-			return on
-		})
-		if err != nil && on {
+		enough := errors.New("engine: nobody wants more")
+		s, err := newFinder(ctx, log, eventlog.PartitionOf(id, log.Partitions()))
+		if err == nil {
+			err = s.search(ctx, store, id, Point{}, nil, func(ev *eventlog.Event, _ int64) error {
+				if ev.ID == id && !yield(ev, nil) {
+					return enough
+				}
+				return nil
+			})
+		}
+		if err != nil && err != enough {
 			yield(nil, err)
 		}
 	}

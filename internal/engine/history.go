@@ -9,6 +9,7 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
+	"github.com/godagger/dagger/projection"
 )
 
 // Who made something happen.
@@ -58,16 +59,16 @@ type Timeline struct {
 	Open     []Span // what goes on
 }
 
-// ReadTimeline reads the history of an instance up to a point. ErrNotFound: it did not exist
-// then.
-func ReadTimeline(ctx context.Context, log eventlog.Log, id string, p Point) (*Timeline, error) {
+// ReadTimeline reads the history of an instance up to a point; store, which may be nil, says where
+// its events are. ErrNotFound: it did not exist then.
+func ReadTimeline(ctx context.Context, log eventlog.Log, store projection.Store, id string, p Point) (*Timeline, error) {
 	partition := eventlog.PartitionOf(id, log.Partitions())
 	s, err := newFinder(ctx, log, partition)
 	if err != nil {
 		return nil, err
 	}
 	b := newTimelineBuilder(log.Partitions(), id)
-	if err := s.about(ctx, id, s.start, 0, p.of(partition), []eventlog.Type{eventlog.PartitionOwned}, func(ev *eventlog.Event, offset int64) error {
+	if err := s.search(ctx, store, id, p.of(partition), []eventlog.Type{eventlog.PartitionOwned}, func(ev *eventlog.Event, offset int64) error {
 		if err := b.event(ev); err != nil {
 			return s.trimmed(fmt.Errorf("fold offset %d of partition %d: %w", offset, partition, err))
 		}
@@ -280,8 +281,9 @@ func textOf(ev *eventlog.Event) string {
 	return s
 }
 
-// ReadEventsBetween are the events about an instance that to covers and from does not.
-func ReadEventsBetween(ctx context.Context, log eventlog.Log, id string, from, to Point) ([]*eventlog.Event, error) {
+// ReadEventsBetween are the events about an instance that to covers and from does not; store, which
+// may be nil, says where they are.
+func ReadEventsBetween(ctx context.Context, log eventlog.Log, store projection.Store, id string, from, to Point) ([]*eventlog.Event, error) {
 	partition := eventlog.PartitionOf(id, log.Partitions())
 	s, err := newFinder(ctx, log, partition)
 	if err != nil {
@@ -289,7 +291,7 @@ func ReadEventsBetween(ctx context.Context, log eventlog.Log, id string, from, t
 	}
 	from, to = from.of(partition), to.of(partition)
 	var l []*eventlog.Event
-	err = s.about(ctx, id, s.start, 0, to, nil, func(ev *eventlog.Event, offset int64) error {
+	err = s.search(ctx, store, id, to, nil, func(ev *eventlog.Event, offset int64) error {
 		if ev.ID == id && !from.covers(ev.N, ev.At, offset) {
 			l = append(l, ev)
 		}

@@ -13,7 +13,7 @@ import (
 func TestTimeline(t *testing.T) {
 	log, store := memLog(t), memStore(t)
 	ordersDone(t, log, store)
-	tl, err := ReadTimeline(t.Context(), log, "i-02", Point{})
+	tl, err := ReadTimeline(t.Context(), log, nil, "i-02", Point{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,17 +42,17 @@ func TestTimeline(t *testing.T) {
 	if len(tl.Open) > 0 {
 		t.Errorf("still open: %+v", tl.Open)
 	}
-	if tl, err = ReadTimeline(t.Context(), log, "i-03", Point{}); err != nil || len(tl.Open) != 1 || !tl.Open[0].To.IsZero() {
+	if tl, err = ReadTimeline(t.Context(), log, nil, "i-03", Point{}); err != nil || len(tl.Open) != 1 || !tl.Open[0].To.IsZero() {
 		t.Errorf("an instance that waits: %+v, %v", tl, err)
 	}
-	if _, err := ReadTimeline(t.Context(), log, "nobody", Point{}); !errors.Is(err, ErrNotFound) {
+	if _, err := ReadTimeline(t.Context(), log, nil, "nobody", Point{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("nobody: %v", err)
 	}
-	all, err := ReadEventsBetween(t.Context(), log, "i-02", AtEvent(0), Point{})
+	all, err := ReadEventsBetween(t.Context(), log, nil, "i-02", AtEvent(0), Point{})
 	if err != nil || len(all) < len(tl.Steps) || all[0].Type != eventlog.InstanceStarted {
 		t.Errorf("events: %d, %v", len(all), err)
 	}
-	tail, err := ReadEventsBetween(t.Context(), log, "i-02", AtEvent(all[0].N), AtEvent(all[2].N))
+	tail, err := ReadEventsBetween(t.Context(), log, nil, "i-02", AtEvent(all[0].N), AtEvent(all[2].N))
 	if err != nil || len(tail) != 2 || tail[0].N != all[1].N {
 		t.Errorf("events between: %d, %v", len(tail), err)
 	}

@@ -23,9 +23,11 @@ type (
 	opDrop    struct{ epoch uint64 }
 	opBase    struct{} // read the partition's own rows -> result.base, result.at
 	// opTail reads the next events from event number from on (hint: an offset near it), up
-	// to the offset until -> result.tail, result.done
+	// to the offset until -> result.tail, result.done. Where the log still has them it begins with
+	// the events from number early on; 0 = from.
 	opTail struct {
 		from  uint64
+		early uint64
 		hint  int64
 		until int64
 	}

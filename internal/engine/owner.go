@@ -107,6 +107,7 @@ type owner struct {
 	readable [2]uint64         // watermarks at which the read under way may be answered
 	reading  *projection.Batch // in flight when it was asked for: it may lack what is in there
 	last     tailEvent         // where the folded log ends; without the event
+	block    block             // of the events at hand
 
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool
@@ -323,6 +324,7 @@ func (o *owner) ownedLate() op {
 		return o.fail(err)
 	}
 	o.last = tailEvent{offset: o.barrier, sum: eventlog.Checksum(eventlog.AppendEvent(nil, o.owned))}
+	o.block.note(o.owned)
 	o.phase = ready
 	return o.loop()
 }

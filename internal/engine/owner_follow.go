@@ -13,6 +13,9 @@ func (o *owner) committed() op {
 	if !o.rules.effectsEarly || len(o.turn.Events) == 0 {
 		o.follow()
 	}
+	for _, e := range o.turn.Events {
+		o.block.note(e)
+	}
 	o.turn, o.done = nil, nil
 	return o.loop()
 }

@@ -57,6 +57,7 @@ func (o *owner) based(r result) op {
 			o.from = min(o.from, s.Forwarded+1)
 		}
 	}
+	o.block = blockAt(o.mark.N)
 	return o.tail()
 }
 
@@ -119,10 +120,15 @@ func cmpErr(errs ...error) error {
 
 // tail asks for the next piece of the log. The first piece begins at the store's last event,
 // whose checksum shows that the store has the same history, and as far below it as the
-// forward cursor lies back; protocol rule 7.
+// forward cursor lies back; protocol rule 7. It also has the beginning of the block of events at
+// hand, if the log does.
 func (o *owner) tail() op {
 	o.phase = recovering
-	return opTail{from: o.from, hint: o.last.offset, until: o.barrier}
+	x := opTail{from: o.from, early: min(o.from, o.block.n+1), hint: o.last.offset, until: o.barrier}
+	if x.early < o.st.N {
+		x.hint -= int64(o.st.N - x.early) // each event takes an offset
+	}
+	return x
 }
 
 // took is called with a piece of the log: the next one begins after it, also when all of it
@@ -156,6 +162,7 @@ func (o *owner) recover() op {
 		} else if e.N == o.mark.N && t.sum != o.mark.Sum {
 			return o.drop() // protocol rule 25: the store is of another history
 		}
+		o.block.note(e)
 		if e.N > s.Forwarded && (e.N > o.mark.N || !o.rules.foldedForward) {
 			o.tell(e)
 		}

@@ -75,7 +75,7 @@ func (r *runner) readTail(x opTail) (res result) {
 	for len(res.tail) == 0 {
 		if len(r.tailBuf) > 0 {
 			for _, t := range r.tailBuf {
-				if t.event.N >= x.from {
+				if t.event.N >= x.first() {
 					res.tail = append(res.tail, t)
 				}
 			}
@@ -107,11 +107,19 @@ func (r *runner) tailNext(x opTail) (tail []tailEvent, err error) {
 		if err := eventlog.DecodeEvent(rec.Value, e); err != nil {
 			return nil, fmt.Errorf("decode event at offset %d of partition %d: %w", rec.Offset, r.partition, err)
 		}
-		if e.N >= x.from {
+		if e.N >= x.first() {
 			tail = append(tail, tailEvent{e, rec.Offset, eventlog.Checksum(rec.Value)})
 		}
 	}
 	return tail, nil
+}
+
+// first is the number of the first event that is wanted.
+func (x opTail) first() uint64 {
+	if x.early > 0 {
+		return min(x.early, x.from)
+	}
+	return x.from
 }
 
 // seek opens the reader such that its first event is not above the one asked for.
@@ -134,11 +142,11 @@ func (r *runner) seek(x opTail) error {
 				return err
 			}
 		}
-		if len(r.tailBuf) > 0 && r.tailBuf[0].event.N <= x.from {
+		if len(r.tailBuf) > 0 && r.tailBuf[0].event.N <= x.first() {
 			return nil
 		}
 		if from == start {
-			if len(r.tailBuf) == 0 || x.from <= 1 && r.tailBuf[0].event.N <= 1 {
+			if len(r.tailBuf) == 0 || r.tailBuf[0].event.N <= max(x.from, 1) {
 				return nil
 			}
 			return fmt.Errorf("the log of partition %d begins at event %d, but event %d is needed: restore the store from a copy that has folded it", r.partition, r.tailBuf[0].event.N, x.from)

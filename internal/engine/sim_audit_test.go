@@ -14,9 +14,10 @@ import (
 
 // simAudit judges a world that has come to rest, mostly from its log alone.
 type simAudit struct {
-	w     *world
-	full  []*machine.State // the fold of each partition's whole log
-	reset map[string]bool  // instances that were in quarantine
+	w      *world
+	full   []*machine.State // the fold of each partition's whole log
+	blocks []block          // of the events folded
+	reset  map[string]bool  // instances that were in quarantine
 }
 
 func (w *world) audit() {
@@ -60,7 +61,7 @@ func (a *simAudit) fold() bool {
 	for p := range w.env.partitions {
 		s := machine.NewState(p, w.env.partitions)
 		s.Rules = w.rules.machine
-		a.full = append(a.full, s)
+		a.full, a.blocks = append(a.full, s), append(a.blocks, blockAt(0))
 	}
 	ok := true
 	w.eachEvent(func(p int32, _ int64, e *eventlog.Event) {
@@ -75,6 +76,7 @@ func (a *simAudit) fold() bool {
 			w.violation("fold of partition %d: %v", p, err)
 			ok = false
 		}
+		a.blocks[p].note(&own)
 	})
 	return ok
 }
@@ -480,13 +482,16 @@ func (a *simAudit) rows() {
 			w.violation("dump the store: %v", err)
 			continue
 		}
-		o := &owner{st: s, cache: newCache()}
+		o := &owner{st: s, cache: newCache(), block: a.blocks[p]}
 		m := newScratch()
 		m.apply(o.batch())
 		var v Verified
 		v.compare(int32(p), stored, m.images())
 		for _, d := range v.First {
 			w.violation("%s", d)
+		}
+		if v.Unindexed > 0 {
+			w.violation("partition %d: %d blocks of events have no index", p, v.Unindexed)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (r *simRunner) readTail(x opTail) (res result) {
 		}
 		e := &part.events[r.tail]
 		r.tail++
-		if e.state != simCommitted || e.event == nil || e.event.N < x.from {
+		if e.state != simCommitted || e.event == nil || e.event.N < x.first() {
 			continue
 		}
 		n--

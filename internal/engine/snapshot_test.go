@@ -322,7 +322,7 @@ func TestTrimmedLog(t *testing.T) {
 		"as of its start": func(projection.Store) error {
 			return third(ReadInstanceAt(t.Context(), x.log, x.store, "m-000", AtEvent(2)))
 		},
-		"its history": func(projection.Store) error { return second(ReadTimeline(t.Context(), x.log, "m-000", Point{})) },
+		"its history": func(projection.Store) error { return second(ReadTimeline(t.Context(), x.log, nil, "m-000", Point{})) },
 	} {
 		if err := read(nil); !errors.Is(err, ErrTrimmed) {
 			t.Errorf("%s: %v", name, err)
@@ -494,7 +494,22 @@ func TestEngineTakesSnapshots(t *testing.T) {
 	if _, err := Restore(t.Context(), log, restored, RestoreOptions{Snapshots: bucket}); err != nil {
 		t.Fatal(err)
 	}
-	wantSameRows(t, log, restored, store)
+	for p := range log.Partitions() {
+		// Of the block that begins among the events that were dropped the restored store has no row.
+		index := fmt.Sprintf("%#x ", projection.KindBlock)
+		have := dumpRows(t, restored, p)
+		left := 0
+		want := slices.DeleteFunc(dumpRows(t, store, p), func(row string) bool {
+			gone := strings.HasPrefix(row, index) && !slices.Contains(have, row)
+			if gone {
+				left++
+			}
+			return gone
+		})
+		if diff := cmp.Diff(want, have); diff != "" || left > 1 {
+			t.Errorf("partition %d: %d rows of the index are missing; (-want +got):\n%s", p, left, diff)
+		}
+	}
 	id := projection.Identity{App: log.App(), Partitions: log.Partitions()}
 	for p := range log.Partitions() {
 		list, _, err := snapshot.List(t.Context(), bucket, id, p, "")

@@ -32,6 +32,7 @@ func (l *lives) Current(string) *machine.Plan { return l.plan }
 func (l *lives) Plan(string) *machine.Plan    { return l.plan }
 
 func (l *lives) turn() []*eventlog.Event {
+	before := l.s.N
 	t := &machine.Turn{S: l.s, Registry: l, App: "app", Now: l.now}
 	for range 1 + l.r.IntN(3) {
 		q := eventlog.Request{V: 1, ID: fmt.Sprintf("i%d", l.r.IntN(6)), Made: l.now}
@@ -58,7 +59,7 @@ func (l *lives) turn() []*eventlog.Event {
 		}
 		t.Decide(&q)
 	}
-	t.Close(machine.Position{TopicID: "requests", Offset: l.s.Offset + 1})
+	t.Close(machine.Position{TopicID: "requests", Offset: l.s.Offset + 1, Forwarded: before})
 	l.now += 1 + l.r.Int64N(10)
 	if l.r.IntN(40) == 0 {
 		l.now += 26 * 3600_000
@@ -84,8 +85,9 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// testWalk appends so many events, and looks at one of so many points.
-func testWalk(t *testing.T, log eventlog.Log, r *rand.Rand, unchained bool, total, oneOf int) {
+// fillLives appends so many events of a few instances.
+func fillLives(t *testing.T, log eventlog.Log, r *rand.Rand, unchained bool, total int) (*lives, []*eventlog.Event) {
+	t.Helper()
 	ctx := t.Context()
 	plan, err := machine.NewPlan("Short", 1, []machine.Node{{Path: "P", Kind: eventlog.Process, Nodes: []machine.Node{{Path: "P/a", Kind: eventlog.Execute}, {Path: "P/b", Kind: eventlog.Execute}}}})
 	if err != nil {
@@ -124,6 +126,13 @@ func testWalk(t *testing.T, log eventlog.Log, r *rand.Rand, unchained bool, tota
 			}
 		}
 	}
+	return l, events
+}
+
+// testWalk appends so many events, and looks at one of so many points.
+func testWalk(t *testing.T, log eventlog.Log, r *rand.Rand, unchained bool, total, oneOf int) {
+	ctx := t.Context()
+	l, events := fillLives(t, log, r, unchained, total)
 	store := memstore.New(projection.Identity{App: log.App(), Partitions: 1})
 	if _, err := Rebuild(ctx, log, store, RebuildOptions{}); err != nil {
 		t.Fatal(err)

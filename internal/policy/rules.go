@@ -73,7 +73,7 @@ var rules = map[string]rule{
 	"internal/machine":  {ours: []string{"eventlog"}, never: impure},
 	"internal/drawing":  {ours: []string{"internal/machine", "eventlog"}, never: impure},
 	"internal/seedview": {ours: []string{"internal/machine", "eventlog"}, never: impure},
-	"internal/engine":   {ours: []string{"internal/machine", "internal/seedview", "scheduler", "projection", "projection/snapshot", "eventlog"}, theirs: []string{ids}},
+	"internal/engine":   {ours: []string{"internal/machine", "internal/seedview", "scheduler", "projection", "projection/snapshot", "eventlog"}, theirs: []string{ids, "github.com/cespare/xxhash/v2"}},
 	"internal/audit":    {ours: []string{"eventlog"}},
 
 	"workflow": {ours: []string{"internal/engine", "internal/machine", "internal/seedview", "scheduler", "projection", "projection/snapshot", "eventlog"}, tests: []string{franz}}, // has a plain client

@@ -1,0 +1,138 @@
+package engine
+
+import (
+	"math/bits"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// The events of a partition are counted off in blocks. When one is complete, a row of the store
+// says which ids its events name, as a Bloom filter, so that the events of an id are found without
+// reading those of all others. It is a function of the block's events alone, and no state of the
+// partition depends on it: a block without a row is read.
+
+// blockEvents is how many events a block has. Larger ones make the index smaller, and what a
+// filter takes for there more to read.
+var blockEvents uint64 = 8192 // tests make it smaller, before anything else
+
+// blockOf is the number of the block that has event n.
+func blockOf(n uint64) uint64 { return (max(n, 1) - 1) / blockEvents }
+
+// blockFirst is the first event of a block.
+func blockFirst(b uint64) uint64 { return b*blockEvents + 1 }
+
+func blockKey(b uint64) []byte { return projection.AppendUint64(nil, b) }
+
+// block gathers what the block at hand names.
+type block struct {
+	n     uint64           // last event that was noted
+	whole bool             // since the first event of the block
+	names []uint64         // hashes
+	done  []projection.Row // of blocks that are complete, and not yet given to the store
+}
+
+// blockAt begins with the block in which a store that stands at event n goes on.
+func blockAt(n uint64) block { return block{n: n - n%blockEvents, whole: true} }
+
+// note takes the events in order. Those that it has had are left out; where one is missing, the
+// block gets no row.
+func (b *block) note(e *eventlog.Event) {
+	switch {
+	case e.N <= b.n:
+		return
+	case e.N == blockFirst(blockOf(e.N)):
+		b.whole, b.names = true, b.names[:0]
+	case e.N != b.n+1:
+		b.whole = false
+	}
+	if b.n = e.N; !b.whole {
+		return
+	}
+	if e.ID != "" {
+		b.name(hashOf(e.ID))
+	}
+	if e.Type == eventlog.PlanUsed || e.Type == eventlog.PartitionOwned {
+		b.name(hashOf(string(e.Type)))
+	}
+	if e.Pos != nil {
+		for k := range e.Pos.Refused {
+			b.name(hashOf(e.Pos.Refused[k].ID))
+		}
+	}
+	if e.N%blockEvents == 0 {
+		slices.Sort(b.names)
+		b.names = slices.Compact(b.names)
+		b.done = append(b.done, projection.Row{Kind: projection.KindBlock, Key: blockKey(blockOf(e.N)), Value: encodeNames(b.names)})
+	}
+}
+
+func (b *block) name(h uint64) {
+	if n := len(b.names); n == 0 || b.names[n-1] != h { // events of an instance often follow each other
+		b.names = append(b.names, h)
+	}
+}
+
+// hashOf is that of an id, or of a type of events that concern all ids.
+func hashOf(name string) uint64 { return xxhash.Sum64String(name) }
+
+const (
+	formatNames = 1
+	nameBits    = 10 // bits of a filter for each name: one in 120 others is taken for there
+	nameProbes  = 7
+)
+
+// encodeNames makes the filter of different hashes.
+func encodeNames(hashes []uint64) []byte {
+	value := make([]byte, 1+(len(hashes)*nameBits+7)/8)
+	value[0] = formatNames
+	filter := value[1:]
+	for _, h := range hashes {
+		for p := range probes(h, len(filter)) {
+			filter[p>>3] |= 1 << (p & 7)
+		}
+	}
+	return value
+}
+
+// mayName says whether one of the hashes may be in a filter. What can't be read may have all.
+func mayName(value []byte, hashes []uint64) bool {
+	if len(value) == 0 || value[0] != formatNames {
+		return true
+	}
+	filter := value[1:]
+	for _, h := range hashes {
+		there := len(filter) > 0
+		for p := range probes(h, len(filter)) {
+			if filter[p>>3]&(1<<(p&7)) == 0 {
+				there = false
+				break
+			}
+		}
+		if there {
+			return true
+		}
+	}
+	return false
+}
+
+// probes are the bits of a hash in a filter of so many bytes: one hash makes as many as are
+// needed (Kirsch, Mitzenmacher: Less hashing, same performance, 2006).
+func probes(h uint64, size int) func(yield func(uint64) bool) {
+	return func(yield func(uint64) bool) {
+		step := bits.RotateLeft64(h, 32) | 1
+		for range nameProbes {
+			if size == 0 {
+				return
+			}
+			p, _ := bits.Mul64(h, uint64(size)*8)
+			if !yield(p) {
+				return
+			}
+			h += step
+		}
+	}
+}

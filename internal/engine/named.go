@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// stretch is a part of a partition, by the numbers of its first and last event.
+type stretch struct{ from, until uint64 }
+
+const (
+	// blockRows is how many filters are read at once.
+	blockRows = 128
+	// nearBlocks is how many blocks between two that are wanted are read with them: as long as it
+	// takes to find another place in the log.
+	nearBlocks = 2
+)
+
+// named are the parts of the log that may name an id or have events of a type, in order, as far
+// as the store has an index of them; what it has none of is one of them. Without a store that can
+// be read this is the whole log, as the zero hint says.
+func (s *finder) named(ctx context.Context, store projection.Store, id string, also []eventlog.Type) (l []stretch, hint found, err error) {
+	if store != nil {
+		l, hint, err = s.indexed(ctx, store, id, also)
+		if ctx.Err() != nil {
+			return nil, found{}, context.Cause(ctx)
+		}
+	}
+	if store == nil || err != nil { // held by another process, or damaged: the log has all
+		return []stretch{{1, math.MaxUint64}}, found{}, nil
+	}
+	return l, hint, nil
+}
+
+func (s *finder) indexed(ctx context.Context, store projection.Store, id string, also []eventlog.Type) (l []stretch, hint found, err error) {
+	v, err := store.View(ctx, s.partition)
+	if err != nil {
+		return nil, hint, err
+	}
+	defer v.Close()
+	w, err := v.Watermark(ctx)
+	if err != nil {
+		return nil, hint, err
+	}
+	l = []stretch{{1, math.MaxUint64}}
+	if w.N == 0 || w.LogID != s.topicID || w.Offset < s.start {
+		return l, hint, nil
+	}
+	hint = found{n: w.N, offset: w.Offset}
+	hashes := []uint64{hashOf(id), hashOf(string(eventlog.PlanUsed))}
+	for _, t := range also {
+		hashes = append(hashes, hashOf(string(t)))
+	}
+	for from := []byte(nil); ; {
+		rows, _, err := v.Scan(ctx, projection.KindBlock, from, nil, blockRows)
+		if err != nil {
+			return nil, hint, err
+		}
+		for _, row := range rows {
+			b, rest, err := projection.CutUint64(row.Key)
+			if err != nil || len(rest) > 0 || b >= math.MaxUint64/blockEvents {
+				return nil, hint, fmt.Errorf("%w: key of a row of the blocks' index", projection.ErrStateLost)
+			}
+			if !mayName(row.Value, hashes) {
+				l = without(l, b)
+			}
+		}
+		if len(rows) < blockRows {
+			return l, hint, nil
+		}
+		from = append(rows[len(rows)-1].Key, 0)
+	}
+}
+
+// without takes a block out of the last stretch; blocks come in order.
+func without(l []stretch, b uint64) []stretch {
+	last := &l[len(l)-1]
+	first, next := blockFirst(b), blockFirst(b+1)
+	if last.from >= first {
+		last.from = next
+		return l
+	}
+	last.until = first - 1
+	return append(l, stretch{next, math.MaxUint64})
+}
+
+// join makes one of stretches that are near to each other.
+func join(l []stretch) []stretch {
+	kept := l[:1]
+	for _, x := range l[1:] {
+		if last := &kept[len(kept)-1]; x.from-last.until <= nearBlocks*blockEvents+1 {
+			last.until = x.until
+		} else {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}
+
+// search is about, of the parts of the log that the store's index leaves; store may be nil. also
+// may have PartitionOwned.
+func (s *finder) search(ctx context.Context, store projection.Store, id string, p Point, also []eventlog.Type, do func(*eventlog.Event, int64) error) error {
+	l, hint, err := s.named(ctx, store, id, also)
+	if err != nil {
+		return err
+	}
+	l = join(l)
+	if len(l) == 1 && l[0].from == 1 {
+		return s.about(ctx, id, s.start, 0, p, also, do)
+	}
+	first, err := s.probe(ctx, s.start)
+	if err != nil || first.n == 0 {
+		return err
+	}
+	if p.by == pointTime || p.by == pointOffset { // numbers, offsets and times rise with each other
+		x, err := s.last(ctx, p)
+		if err != nil {
+			return err
+		}
+		p = AtEvent(x.n)
+	}
+	end := uint64(math.MaxUint64)
+	if p.by == pointEvent {
+		end = p.n
+	}
+	w := walk{s: s, hint: hint}
+	for _, x := range l {
+		from, until := max(x.from, first.n), min(x.until, end)
+		if from > until {
+			continue
+		}
+		ev, offset, err := w.event(ctx, from)
+		if err != nil {
+			return err
+		}
+		if ev == nil { // the log ends before it
+			break
+		}
+		if until == math.MaxUint64 {
+			until = 0
+		}
+		if err := s.about(ctx, id, offset, until, p, also, do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
