@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -158,6 +159,7 @@ func (e *Engine) view(i *machine.Instance) Instance {
 	}
 	if i.Quarantined != "" {
 		v.Error = i.Quarantined
+		v.Reason = cmp.Or(i.StopWaits(), v.Reason)
 	}
 	tasks := make(map[string]*machine.Task, len(i.Tasks))
 	for k := range i.Tasks {

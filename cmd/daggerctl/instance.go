@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -47,6 +48,7 @@ func view(i *machine.Instance, plan *machine.Plan) instance {
 	}
 	if i.Quarantined != "" {
 		v.Error = i.Quarantined
+		v.Reason = cmp.Or(i.StopWaits(), v.Reason)
 	}
 	add := func(path string, kind eventlog.Kind) {
 		t := task{Path: path, Kind: string(kind), Status: string(machine.NotStarted)}

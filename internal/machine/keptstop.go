@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/godagger/dagger/eventlog"
@@ -76,6 +77,20 @@ func (t *Turn) overtaken(id string) (over bool) {
 		t.emit(&eventlog.Event{Type: eventlog.StopExpired, ID: id, Msg: s.N, Reason: Terminal})
 	}
 	return true
+}
+
+// StopWaits says that an instance in quarantine will be stopped when it is released, and by what;
+// or "".
+func (i *Instance) StopWaits() string {
+	if i.Quarantined == "" || i.Run == 0 {
+		return ""
+	}
+	for _, s := range i.Stops {
+		if i.Definition == "" || i.Definition == s.Definition { // "" when its start was not folded
+			return fmt.Sprintf("an instance of %s is stopped when it is released: %s", s.Definition, s.Reason)
+		}
+	}
+	return ""
 }
 
 // expireStop sets a stop aside for which no instance has started in its time.

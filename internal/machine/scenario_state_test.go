@@ -60,6 +60,9 @@ func (s *scenario) state(only []string) {
 			if len(i.Applied) > 0 || len(i.Refused) > 0 || i.Floor > 0 {
 				s.say("  %d calls applied, %d refused, floor %d", len(i.Applied), len(i.Refused), i.Floor)
 			}
+			if waits := i.StopWaits(); waits != "" {
+				s.say("  %s", waits)
+			}
 			if len(i.Held) > 0 {
 				s.say("  %d requests held", len(i.Held))
 			}
