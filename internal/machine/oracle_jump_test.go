@@ -123,7 +123,7 @@ func (o *oracle) gone(path, inside string) bool {
 			p = path[:at+1]
 		}
 		n := o.plan.Node(p)
-		if p != path && (n.Kind == eventlog.ForEach || n.item && n.parent.Kind == eventlog.ForEach) && o.status[p] != Failure {
+		if p != path && (n.Kind == eventlog.ForEach || n.item && n.parent.Kind == eventlog.ForEach) && o.status[p] != Failure && o.status[p] != Stopped {
 			return true
 		}
 	}
