@@ -374,8 +374,8 @@ func (p *pool) drain() {
 	}
 }
 
-// close ends what still runs and waits for it.
-func (p *pool) close() {
+// close ends what still runs. ended is closed when nothing does: user code can't be made to end.
+func (p *pool) close() (ended <-chan struct{}) {
 	p.drain()
 	p.mu.Lock()
 	for _, x := range p.jobs {
@@ -384,5 +384,10 @@ func (p *pool) close() {
 		}
 	}
 	p.mu.Unlock()
-	p.wg.Wait()
+	done := make(chan struct{})
+	go func() { // ends with the handlers, which Run waits for
+		p.wg.Wait()
+		close(done)
+	}()
+	return done
 }

@@ -277,7 +277,15 @@ func (e *Engine) Run(ctx context.Context) error {
 	if failed == nil {
 		e.drainHandlers(detached)
 	}
-	e.pool.close()
+	// A handler that goes on although its context has ended does not keep the partitions too.
+	ended := e.pool.close()
+	late := time.NewTimer(handlerGrace)
+	select {
+	case <-ended:
+	case <-late.C:
+		e.logger.Warn("handlers go on although their contexts have ended", "running", e.pool.busy())
+	}
+	late.Stop()
 	endHandlers(ErrShutdown)
 	endAssign()
 	endOwners(ErrShutdown)
@@ -285,12 +293,16 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.member.Close(); err != nil {
 		e.logger.Debug("leave the owners' group", "err", err)
 	}
+	<-ended // what they still report goes to the next owners
 	e.mu.Lock()
 	e.state = isClosed
 	e.mu.Unlock()
 	e.followers.close()
 	return failed
 }
+
+// handlerGrace is how long handlers have to return when their contexts have ended.
+const handlerGrace = 5 * time.Second
 
 // fail ends Run: the log has failed for good, and all of the owners would only try again.
 func (e *Engine) fail(err error) {
@@ -358,13 +370,16 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 		for _, p := range partitions {
 			current[p].end(cause)
 		}
+		var sending sync.WaitGroup // a log that does not answer delays them all at once
+		defer sending.Wait()
 		for _, p := range partitions {
 			<-current[p].done
 			delete(current, p)
 			e.mu.Lock()
 			delete(e.runners, p)
 			e.mu.Unlock()
-			e.sendResults(p, e.pool.lost(p, cause))
+			results := e.pool.lost(p, cause)
+			sending.Go(func() { e.sendResults(p, results) })
 		}
 	}
 	defer func() {
@@ -385,13 +400,14 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 				e.logger.Debug("leave the owners' group", "err", cerr)
 			}
 			if err = e.join(ctx); err == nil {
-				assigned, err = e.member.Assigned(ctx)
+				assigned, err = e.assignedAnew(ctx)
 			}
 		}
 		e.problems.set("the owners' group", nil)
 		if ctx.Err() != nil {
 			return
 		}
+		assigned = e.counted(assigned)
 		want := map[int32]bool{}
 		for _, p := range assigned {
 			want[p] = true
@@ -420,6 +436,36 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 			}()
 		}
 	}
+}
+
+// assignedAfter is longer than a group takes to share out its partitions.
+const assignedAfter = time.Minute
+
+// assignedAnew is what a member gets that has just joined: nothing where the others have all, of
+// which Assigned does not tell.
+func (e *Engine) assignedAnew(ctx context.Context) ([]int32, error) {
+	limited, cancel := context.WithTimeout(ctx, assignedAfter)
+	defer cancel()
+	assigned, err := e.member.Assigned(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return assigned, err
+}
+
+// counted leaves out partitions that somebody added to the requests topic, and says so: nobody
+// reads them, and clients that place requests by the new count put some there.
+func (e *Engine) counted(assigned []int32) (l []int32) {
+	const part = "the requests topic"
+	e.problems.set(part, nil)
+	for _, p := range assigned {
+		if n := e.log.Partitions(); p >= n {
+			e.problems.set(part, fmt.Errorf("%w: it has got more than the %d that the application has: requests in partition %d are read by nobody; no worker will start with it; move to an application with more partitions", eventlog.ErrPartitions, n, p))
+			continue
+		}
+		l = append(l, p)
+	}
+	return l
 }
 
 // Close makes every call fail. It is for an engine whose Run has returned or was not called.

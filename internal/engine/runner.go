@@ -353,21 +353,27 @@ func (r *runner) idle(ctx context.Context, until int64) result {
 	return result{}
 }
 
+// handOver is how long an owner that is told to end may take for the turn that it is in: by then
+// the partition is another worker's, and a log or store that does not answer would keep it for ever.
+const handOver = 10 * time.Second
+
 // begin opens a new life: what is started in it ends with it.
 func (r *runner) begin(ctx context.Context) {
 	// An owner in its loop ends by finish, so its ops must outlive ctx.
-	r.life, r.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	r.life, r.end = life, end
 	stop := context.AfterFunc(ctx, func() {
 		r.mu.Lock()
 		ready := r.ready
 		r.mu.Unlock()
-		if !ready {
-			r.end(context.Cause(ctx))
+		if ready {
+			sleep(life, handOver)
 		}
+		end(context.Cause(ctx))
 	})
 	r.scanFrom = math.MinInt64
 	r.wg.Go(func() {
-		<-r.life.Done()
+		<-life.Done()
 		stop()
 		r.mu.Lock()
 		r.room.Broadcast()

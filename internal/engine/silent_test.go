@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/projection"
+)
+
+// silence keeps calls without an answer from a time on: until their contexts end.
+type silence struct{ on atomic.Bool }
+
+func (s *silence) keep(ctx context.Context) error {
+	if !s.on.Load() {
+		return nil
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// silentStore does not answer reads of its owner.
+type silentStore struct {
+	projection.Store
+	silence
+}
+
+func (s *silentStore) Acquire(ctx context.Context, partition int32, epoch uint64) (projection.Partition, error) {
+	p, err := s.Store.Acquire(ctx, partition, epoch)
+	return silentPartition{p, s}, err
+}
+
+type silentPartition struct {
+	projection.Partition
+	s *silentStore
+}
+
+func (p silentPartition) Get(ctx context.Context, kind projection.Kind, keys [][]byte) ([][]byte, uint64, error) {
+	if err := p.s.keep(ctx); err != nil {
+		return nil, 0, err
+	}
+	return p.Partition.Get(ctx, kind, keys)
+}
+
+// silentLog does not answer commits.
+type silentLog struct {
+	eventlog.Log
+	silence
+}
+
+func (l *silentLog) Own(ctx context.Context, partition int32) (eventlog.Owner, error) {
+	o, err := l.Log.Own(ctx, partition)
+	return silentOwner{o, l}, err
+}
+
+type silentOwner struct {
+	eventlog.Owner
+	l *silentLog
+}
+
+func (o silentOwner) Commit(ctx context.Context) error {
+	if err := o.l.keep(ctx); err != nil {
+		return err
+	}
+	return o.Owner.Commit(ctx)
+}
+
+// TestHandOverThoughNothingAnswers: an owner in the middle of a turn waits for its store or log
+// when it is told to end. It does not wait for ever: another worker has the partition by then.
+func TestHandOverThoughNothingAnswers(t *testing.T) {
+	for _, silent := range []string{"store", "log"} {
+		t.Run(silent, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log, store := &silentLog{Log: memLog(t)}, &silentStore{Store: memStore(t)}
+				e, err := New(t.Context(), Config{Log: log, Store: store, ShutdownTimeout: time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := e.Register(t.Context(), runOrders(t)); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- e.Run(ctx) }()
+				if _, err := startOrder(t.Context(), e, "{x}1", "1"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second) // the store has it
+				if silent == "store" {
+					store.on.Store(true)
+				} else {
+					log.on.Store(true)
+				}
+				impatient, end := context.WithTimeout(t.Context(), time.Second)
+				if _, err := startOrder(impatient, e, "{x}2", "2"); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("a call while nothing answers: %v", err)
+				}
+				end()
+				began := time.Now()
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > 20*time.Second {
+					t.Errorf("Run took %v to end", took)
+				}
+				if err := e.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestHandlerThatDoesNotEnd: a handler that goes on although its context has ended does not keep
+// the partitions of a worker that is told to end; what it has done is recorded by the next owner.
+func TestHandlerThatDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := memLog(t)
+		release := make(chan struct{})
+		stuck := runOrders(t)
+		stuck.Handlers["P/price"] = func(context.Context, Attempt) (Outcome, error) {
+			<-release
+			return Outcome{Patch: []byte(`{"by":"the first"}`)}, nil
+		}
+		e, err := New(t.Context(), Config{Log: log, Store: memStore(t), ShutdownTimeout: time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Register(t.Context(), stuck); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- e.Run(ctx) }()
+		if _, err := startOrder(t.Context(), e, "i", "o"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		cancel()
+		time.Sleep(30 * time.Second)
+		if n := len(e.Partitions()); n > 0 {
+			t.Errorf("30 s later it still has %d partitions", n)
+		}
+		select {
+		case <-done:
+			t.Error("Run has returned while a handler runs")
+		default:
+		}
+		next := runOrders(t)
+		waits := next.Handlers["P/price"]
+		next.Handlers["P/price"] = func(ctx context.Context, a Attempt) (Outcome, error) {
+			select {
+			case <-time.After(time.Hour):
+			case <-ctx.Done():
+			}
+			return waits(ctx, a)
+		}
+		other, stop := runEngine(t, log, memStore(t), next)
+		time.Sleep(time.Second)
+		close(release)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		say(t, log, "o", "ready")
+		limit, end := context.WithTimeout(t.Context(), time.Minute)
+		defer end()
+		if i, err := other.Wait(limit, "i"); err != nil || string(i.Params) == "" || !strings.Contains(string(i.Params), "the first") {
+			t.Errorf("the instance: %+v, %v", i, err)
+		}
+		stop()
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
