@@ -105,6 +105,7 @@ func TestKeyVanishes(t *testing.T) {
 		{"scan without values", []any{"DEL", base + "21v"}, scan(projection.KindKept)},
 		{"scan of another type", []any{"SET", base + "30", "x"}, scan(projection.KindDue)},
 		{"scan counters", []any{"DEL", base + "50"}, scan(projection.KindCount)},
+		{"scan counters of another type", []any{"SET", base + "50", "x"}, scan(projection.KindCount)},
 		{"apply", []any{"DEL", base + "30"}, apply},
 		{"apply to values", []any{"DEL", base + "21v"}, apply},
 		{"apply to counters", []any{"DEL", base + "50"}, apply},

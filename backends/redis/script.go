@@ -23,6 +23,9 @@ var getSource string
 //go:embed scan.lua
 var scanSource string
 
+//go:embed counters.lua
+var countersSource string
+
 //go:embed acquire.lua
 var acquireSource string
 
@@ -53,6 +56,7 @@ var (
 	applyScript    = client.NewScript(applySource)
 	getScript      = client.NewScript(getSource)
 	scanScript     = client.NewScript(scanSource)
+	countersScript = client.NewScript(countersSource)
 	acquireScript  = client.NewScript(acquireSource)
 	dropScript     = client.NewScript(dropSource)
 	loseScript     = client.NewScript(loseSource)
