@@ -16,7 +16,7 @@ type CopyStateOptions = engine.CopyStateOptions
 type CopiedState = engine.CopiedState
 
 // CopyState makes the store to of the log, whatever kind it is, and compares it byte for byte with the
-// log, and with the store from where both stand at the same event. A difference is no error, but
+// log and with the store from, as of the event at which that stands. A difference is no error, but
 // counted. No engine should run: what it does meanwhile is missing in to, and an engine on to
 // folds it. Cut off, the next CopyState goes on with what was built.
 func CopyState(ctx context.Context, log eventlog.Log, from, to projection.Store, o CopyStateOptions) (CopiedState, error) {

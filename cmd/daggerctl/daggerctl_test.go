@@ -210,7 +210,7 @@ func quarantine(ctx context.Context) error {
 		&eventlog.Event{V: 1, N: n + 1, At: at, Type: eventlog.PlanUsed, Plan: plan.Hash(), PlanData: plan.Recorded()},
 		&eventlog.Event{V: 1, N: run, At: at, Type: eventlog.InstanceStarted, ID: "broken-1", Seq: 1, Run: run, Definition: "Broken", Plan: plan.Hash(), Params: []byte(`{}`),
 			Starts: []eventlog.Start{{Path: "P/do", Kind: eventlog.Execute}}},
-		&eventlog.Event{V: 1, N: n + 3, At: at, Type: eventlog.InstanceQuarantined, ID: "broken-1", Seq: 2, Run: run, Act: 1, Reason: "fold: planted"})
+		&eventlog.Event{V: 1, N: n + 3, At: at, Type: eventlog.InstanceQuarantined, ID: "broken-1", Seq: 2, Run: run, Act: 1, Prev: run, Reason: "fold: planted"})
 }
 
 func last(ctx context.Context, log eventlog.Log, p int32) (n uint64, at int64, err error) {

@@ -21,16 +21,17 @@ type CopiedState struct {
 	Partitions  int   `json:"partitions"`
 	Events      int64 `json:"events"` // folded
 	Instances   int64 `json:"instances"`
-	Compared    int   `json:"compared"` // partitions that were compared with the old store
+	Compared    int   `json:"compared"` // partitions of the old store that were compared
 	Differences int64 `json:"differences"`
 	// First are the first differences, to be read.
 	First []string `json:"first,omitempty"`
 }
 
-// CopyState makes the store to of the log, and compares it byte for byte with the log, and with
-// the store from where both stand at the same event. The two may be of different kinds; from is
-// only read. What engines do meanwhile is missing in to, and an engine on to folds it. A difference
-// is no error. Cut off, the next CopyState goes on with what was built.
+// CopyState makes the store to of the log, and compares it byte for byte with the log and with
+// the store from; where that stands at another event, it is compared with the log as of that one. The two
+// may be of different kinds; from is only read. What engines do meanwhile is missing in to, and an
+// engine on to folds it. A difference is no error. Cut off, the next CopyState goes on with what
+// was built.
 func CopyState(ctx context.Context, log eventlog.Log, from, to projection.Store, o CopyStateOptions) (c CopiedState, err error) {
 	progress := func(compares bool) func(int32, int64, int64) {
 		if o.Progress == nil {
@@ -57,10 +58,19 @@ func CopyState(ctx context.Context, log eventlog.Log, from, to projection.Store,
 		if err != nil {
 			return c, err
 		}
+		c.Compared++
 		if n != m {
+			v, err := VerifyPartitions(ctx, log, from, []int32{r.Partition}, nil)
+			if err != nil {
+				return c, fmt.Errorf("compare the old store: %w", err)
+			}
+			c.Differences += v.Differences
+			for _, d := range v.First {
+				c.First = append(c.First, "in the old store, "+d)
+			}
 			continue
 		}
-		if c.Compared++; a != b {
+		if a != b {
 			c.Differences++
 			c.First = append(c.First, fmt.Sprintf("partition %d differs between the two stores", r.Partition))
 		}

@@ -29,7 +29,23 @@ func TestCopyState(t *testing.T) {
 	}
 	wantSameRows(t, log, from, to)
 
-	// A row of the old store that somebody changed, as of the same event.
+	// One that is behind is compared as far as it goes.
+	behind := memStore(t)
+	if _, err := Rebuild(t.Context(), log, behind, RebuildOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	e, stop := runEngine(t, log, from, runOrders(t))
+	moreOrders(t, log, e, 0, 20)
+	stop()
+	if c, err = CopyState(t.Context(), log, behind, memStore(t), CopyStateOptions{}); err != nil || c.Differences != 0 || c.Compared != 4 || c.Instances != 50 {
+		t.Errorf("an old store that is behind: %+v, %v; want no difference", c, err)
+	}
+	to = memStore(t)
+	if c, err = CopyState(t.Context(), log, from, to, CopyStateOptions{}); err != nil || c.Differences != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+
+	// A row that somebody added, with another event, and as of the same one.
 	p, err := from.Acquire(t.Context(), 1, 1<<40)
 	if err != nil {
 		t.Fatal(err)
@@ -44,8 +60,9 @@ func TestCopyState(t *testing.T) {
 	if err := p.Apply(t.Context(), projection.Batch{Expected: w.N, New: next, Put: []projection.Row{row}}); err != nil {
 		t.Fatal(err)
 	}
-	if c, err = CopyState(t.Context(), log, from, memStore(t), CopyStateOptions{}); err != nil || c.Differences != 0 || c.Compared != 3 {
-		t.Errorf("a partition that stands elsewhere: %+v, %v; want 3 compared", c, err)
+	c, err = CopyState(t.Context(), log, from, memStore(t), CopyStateOptions{})
+	if err != nil || c.Differences == 0 || c.Compared != 4 || !strings.Contains(c.First[0], "the old store, partition 1: the store stands at event") {
+		t.Errorf("an old store ahead of its log: %+v, %v", c, err)
 	}
 	if err := from.Drop(t.Context(), 1, 1<<40); err != nil {
 		t.Fatal(err)
