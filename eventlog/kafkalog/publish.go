@@ -4,18 +4,29 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/godagger/dagger/eventlog"
 )
 
-// mostTogether is how many records of concurrent Publish calls are sent in one go.
-const mostTogether = 16 << 10
+const (
+	// mostTogether is how many records of concurrent Publish calls are sent in one go.
+	mostTogether = 16 << 10
+	// unanswered is how long the calls for all partitions wait for those that are sent together;
+	// mostLeft is how many clients are left with what is unanswered for longer.
+	unanswered = time.Second
+	mostLeft   = 4
+)
 
 // sharedProducer serves Log.Publish: what arrives while a batch is on its way goes into the
-// next one. After an error its client is replaced, so that nothing is sent behind a gap.
+// next one. After an error its client is replaced, so that nothing is sent behind a gap. A
+// batch for which some partition has no leader is left to its client: calls for the
+// partitions that have not answered wait behind it, the others go on with another client.
 type sharedProducer struct {
 	log *kafkaLog
 
@@ -24,14 +35,37 @@ type sharedProducer struct {
 	running bool
 	closed  bool
 	cl      *kgo.Client
-	changes int // of topics, when cl was made
+	changes int           // of topics, when cl was made
+	held    map[place]int // batches that were left with records for it
+	left    int           // such batches
+}
+
+type place struct {
+	topic     string
+	partition int32
 }
 
 type publishCall struct {
 	ctx     context.Context // only asked whether the caller still waits
 	records []*kgo.Record
-	err     error
+	errs    []error
+	open    atomic.Int64 // records without an answer
+	err     error        // before done is closed
 	done    chan struct{}
+}
+
+// answered notes what became of one record.
+func (c *publishCall) answered(k int, err error) {
+	c.errs[k] = err
+	if c.open.Add(-1) == 0 {
+		c.err = (&batch{records: c.records, errs: c.errs}).err()
+		close(c.done)
+	}
+}
+
+func (c *publishCall) fail(err error) {
+	c.err = err
+	close(c.done)
 }
 
 func (l *kafkaLog) Publish(ctx context.Context, records ...eventlog.Record) error {
@@ -43,7 +77,8 @@ func (l *kafkaLog) Publish(ctx context.Context, records ...eventlog.Record) erro
 		return nil
 	}
 	detach(out) // a call that no longer waits leaves them in flight
-	call := &publishCall{ctx: ctx, records: out, done: make(chan struct{})}
+	call := &publishCall{ctx: ctx, records: out, errs: make([]error, len(out)), done: make(chan struct{})}
+	call.open.Store(int64(len(out)))
 	if err := l.shared.add(call); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -51,6 +86,7 @@ func (l *kafkaLog) Publish(ctx context.Context, records ...eventlog.Record) erro
 	case <-call.done:
 		err = call.err
 	case <-ctx.Done():
+		l.shared.forget(call)
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -80,11 +116,18 @@ func (p *sharedProducer) add(call *publishCall) error {
 		return eventlog.ErrClosed
 	}
 	p.waiting = append(p.waiting, call)
-	if !p.running {
-		p.running = true
-		p.log.wg.Go(p.run)
-	}
+	p.start()
 	return nil
+}
+
+// forget drops a call that is not on its way: nobody waits for it, and brokers may be away for
+// long.
+func (p *sharedProducer) forget(call *publishCall) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := slices.Index(p.waiting, call); k >= 0 {
+		p.waiting = slices.Delete(p.waiting, k, k+1)
+	}
 }
 
 func (p *sharedProducer) run() {
@@ -94,63 +137,153 @@ func (p *sharedProducer) run() {
 			return
 		}
 		p.serve(calls)
-		for _, c := range calls {
-			close(c.done)
-		}
 	}
 }
 
-// take is the next calls to send together, or nil when there are none.
-func (p *sharedProducer) take() []*publishCall {
+// take is the next calls to send together, or nil when there are none. What must wait, and
+// what must not overtake it, stays.
+func (p *sharedProducer) take() (calls []*publishCall) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n, records := 0, 0
-	for n < len(p.waiting) && (n == 0 || records+len(p.waiting[n].records) <= mostTogether) {
-		records += len(p.waiting[n].records)
-		n++
+	records := 0
+	var rest []*publishCall
+	behind := map[place]bool{}
+	for k, c := range p.waiting {
+		if len(calls) > 0 && records+len(c.records) > mostTogether {
+			rest = append(rest, p.waiting[k:]...)
+			break
+		}
+		if p.left > 0 && slices.ContainsFunc(c.records, func(r *kgo.Record) bool {
+			at := place{r.Topic, r.Partition}
+			return p.held[at] > 0 || behind[at]
+		}) {
+			for _, r := range c.records {
+				behind[place{r.Topic, r.Partition}] = true
+			}
+			rest = append(rest, c)
+			continue
+		}
+		records += len(c.records)
+		calls = append(calls, c)
 	}
-	if n == 0 {
-		p.running = false
-		return nil
-	}
-	calls := p.waiting[:n:n]
-	p.waiting = p.waiting[n:]
+	p.waiting = rest
+	p.running = len(calls) > 0
 	return calls
 }
 
 func (p *sharedProducer) serve(calls []*publishCall) {
 	cl, err := p.client()
-	var all []*kgo.Record
+	var all []*publishCall
+	n := 0
 	for _, c := range calls {
-		if c.err = err; err == nil && c.ctx.Err() != nil {
-			c.err = context.Cause(c.ctx)
-		}
-		if c.err == nil {
-			all = append(all, c.records...)
+		switch {
+		case err != nil:
+			c.fail(err)
+		case c.ctx.Err() != nil:
+			c.fail(context.Cause(c.ctx))
+		default:
+			all = append(all, c)
+			n += len(c.records)
 		}
 	}
 	if len(all) == 0 {
 		return
 	}
-	s := sender{cl: cl}
-	b := s.send(all)
-	<-b.done
-	s.wg.Wait()
-	at, failed := 0, false
-	for _, c := range calls {
-		if c.err != nil {
-			continue
+	sent := p.send(cl, all, n)
+	late := time.NewTimer(unanswered)
+	defer late.Stop()
+	select {
+	case <-sent:
+	case <-late.C:
+		if p.leave(cl, all, sent) {
+			return
 		}
-		mine := batch{records: c.records, errs: b.errs[at : at+len(c.records)]}
-		at += len(c.records)
-		c.err = mine.err()
-		failed = failed || c.err != nil
+		<-sent
 	}
-	if failed {
-		p.mu.Lock()
-		p.cl = nil
-		p.mu.Unlock()
+	if slices.ContainsFunc(all, func(c *publishCall) bool { return c.err != nil }) {
+		p.replace(cl)
 		p.log.drop(cl)
+	}
+}
+
+// send hands the records of calls to a client. The channel is closed when all are answered.
+func (p *sharedProducer) send(cl *kgo.Client, calls []*publishCall, records int) <-chan struct{} {
+	done, sent := make(chan struct{}), make(chan struct{})
+	left := new(atomic.Int64)
+	left.Store(int64(records))
+	ctx := cl.Context()
+	for _, c := range calls {
+		for k, r := range c.records {
+			cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
+				c.answered(k, err)
+				if left.Add(-1) == 0 {
+					close(done)
+				}
+			})
+		}
+	}
+	p.log.wg.Go(func() {
+		_ = cl.Flush(ctx) // its error stands in the records'
+		<-done
+		close(sent)
+	})
+	return sent
+}
+
+// leave lets a client go on by itself with calls, some of which are not answered. false: there
+// are enough such clients.
+func (p *sharedProducer) leave(cl *kgo.Client, calls []*publishCall, sent <-chan struct{}) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left >= mostLeft || p.closed {
+		return false
+	}
+	var held []place
+	for _, c := range calls {
+		if c.open.Load() > 0 {
+			for _, r := range c.records {
+				held = append(held, place{r.Topic, r.Partition})
+			}
+		}
+	}
+	if p.held == nil {
+		p.held = map[place]int{}
+	}
+	for _, at := range held {
+		p.held[at]++
+	}
+	p.left++
+	p.cl = nil
+	p.log.wg.Go(func() {
+		<-sent
+		p.log.drop(cl)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, at := range held {
+			if p.held[at]--; p.held[at] == 0 {
+				delete(p.held, at)
+			}
+		}
+		p.left--
+		p.start()
+	})
+	return true
+}
+
+// start starts the loop when none runs and something waits. Needs mu.
+func (p *sharedProducer) start() {
+	if !p.running && len(p.waiting) > 0 {
+		p.running = true
+		p.log.wg.Go(p.run)
+	}
+}
+
+// replace lets the next batch have a new client.
+func (p *sharedProducer) replace(cl *kgo.Client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cl == cl {
+		p.cl = nil
 	}
 }
 
