@@ -2,12 +2,10 @@ package aerospike
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -210,73 +208,6 @@ func (s *realServer) damage(tb testing.TB, partition int32) {
 func TestRealServerSuite(t *testing.T) {
 	needServer(t)
 	storetest.Run(t, onServer)
-}
-
-// TestRealServerSettings sets on the server, for a moment, what Open must refuse.
-func TestRealServerSettings(t *testing.T) {
-	server := needServer(t).withSet(t)
-	s, err := Open(t.Context(), server.options(server.addr), identity)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	node := s.server.(*cluster).client.GetNodes()[0]
-	set := func(name, value string) bool {
-		command := "set-config:context=namespace;id=" + server.namespace + ";" + name + "=" + value
-		answer, err := node.RequestInfo(as.NewInfoPolicy(), command)
-		return err == nil && answer[command] == "ok"
-	}
-	set("allow-ttl-without-nsup", "true") // or it takes no default-ttl
-	defer set("allow-ttl-without-nsup", "false")
-	refused := 0
-	for name, value := range map[string]string{
-		"default-ttl": "86400", "evict-used-pct": "99", "evict-indexes-memory-pct": "99", "high-water-disk-pct": "99", "high-water-memory-pct": "99",
-	} {
-		if !set(name, value) {
-			continue // another version has it
-		}
-		refused++
-		x, err := Open(t.Context(), server.options(server.addr), identity)
-		if err == nil {
-			err = x.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), name+" is "+value) {
-			t.Errorf("with %s=%s: %v", name, value, err)
-		}
-		if !set(name, "0") {
-			t.Errorf("%s stays as it is", name)
-		}
-	}
-	if refused < 2 {
-		t.Errorf("the server took %d of the settings", refused)
-	}
-	x, err := Open(t.Context(), server.options(server.addr), identity)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x.Close()
-}
-
-// TestRealServerOpenIsCutOff: opening ends when its context does, and leaves no connection: goleak
-// would see what keeps it.
-func TestRealServerOpenIsCutOff(t *testing.T) {
-	server := needServer(t).withSet(t)
-	opened := 0
-	for n := range 60 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n)*500*time.Microsecond)
-		s, err := Open(ctx, server.options(server.addr), identity)
-		cancel()
-		switch {
-		case err == nil:
-			opened++
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		case !errors.Is(err, context.DeadlineExceeded):
-			t.Error(err)
-		}
-	}
-	t.Logf("%d of 60 were in time", opened)
 }
 
 func BenchmarkStore(b *testing.B) {
