@@ -17,7 +17,6 @@ import (
 	"github.com/godagger/dagger/eventlog/embedlog"
 	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
-	"github.com/godagger/dagger/projection/memstore"
 )
 
 // TestAsOf compares instances as of every event, time and offset with a fold that takes one
@@ -163,8 +162,9 @@ func TestPast(t *testing.T) {
 }
 
 // BenchmarkAsOf looks for instances as of a point in a log of DAGGER_ASOF_EVENTS events in one
-// partition: of one whose events are near to each other, of one that has some from the beginning
-// to the end of the log, both with what the store has of them and without, and of none.
+// partition, or for their histories: of one whose events are near to each other, of one that has
+// some from the beginning to the end of the log, of one of which the store has no row any more, and
+// of none; with a store, which DAGGER_ASOF_STORE names (Pebble), and with none.
 func BenchmarkAsOf(b *testing.B) {
 	total, _ := strconv.Atoi(os.Getenv("DAGGER_ASOF_EVENTS"))
 	if total == 0 {
@@ -176,10 +176,20 @@ func BenchmarkAsOf(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer log.Close()
-	store, none := memstore.New(projection.Identity{App: "test", Partitions: 1}), memstore.New(projection.Identity{App: "test", Partitions: 1})
+	url := os.Getenv("DAGGER_ASOF_STORE")
+	if url == "" {
+		url = "pebble:" + b.TempDir()
+	}
+	store, err := projection.Open(ctx, url, projection.Identity{App: "test", Partitions: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
 	last := fillLog(ctx, b, log, store, total)
 	short := func() string { return shortID(sampled * rand.IntN(len(last)-1)) }
 	long := func() string { return longID }
+	gone := func() string { return shortID(sampled*rand.IntN(len(last)-1) + 1) }
+	nobody := func() string { return fmt.Sprint("nobody-", rand.Uint64()) }
 	for _, x := range []struct {
 		what  string
 		store projection.Store
@@ -188,23 +198,38 @@ func BenchmarkAsOf(b *testing.B) {
 	}{
 		{"short", store, short, nil},
 		{"long", store, long, nil},
-		{"without-a-row/short", none, short, nil},
-		{"without-a-row/long", none, long, nil},
-		{"nobody", store, func() string { return "nobody" }, ErrNotFound},
+		{"without-a-row", store, gone, nil},
+		{"nobody", store, nobody, ErrNotFound},
+		{"without-a-store/short", nil, short, nil},
+		{"without-a-store/nobody", nil, nobody, ErrNotFound},
 	} {
-		b.Run(x.what, func(b *testing.B) {
+		b.Run("as-of/"+x.what, func(b *testing.B) {
+			defer perLook(b, cpuTime())
 			for b.Loop() {
 				id := x.id()
 				n := last[id] - 1 // not all that the store has of it counts
-				if n == 0 || x.err != nil {
-					n = uint64(total)
+				if last[id] == 0 {
+					n = uint64(total) - 1
 				}
 				if _, _, err := ReadInstanceAt(ctx, log, x.store, id, AtEvent(n)); !errors.Is(err, x.err) {
 					b.Fatal(err)
 				}
 			}
 		})
+		b.Run("history/"+x.what, func(b *testing.B) {
+			defer perLook(b, cpuTime())
+			for b.Loop() {
+				if _, err := ReadTimeline(ctx, log, x.store, x.id(), Point{}); !errors.Is(err, x.err) {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
+}
+
+// perLook reports the processor time of each look, which what else the machine does changes little.
+func perLook(b *testing.B, began time.Duration) {
+	b.ReportMetric(float64((cpuTime()-began).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 }
 
 const (
@@ -224,6 +249,7 @@ func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, store projec
 	}
 	defer owner.Close()
 	n, at := uint64(0), int64(1_700_000_000_000)
+	index := blockAt(0)
 	var batch [][]byte
 	var types []eventlog.Type
 	flush := func() {
@@ -242,6 +268,7 @@ func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, store projec
 		at++
 		e.V, e.N, e.At, e.Prev = 1, n, at, last[e.ID]
 		batch, types = append(batch, eventlog.AppendEvent(nil, &e)), append(types, e.Type)
+		index.note(&e)
 		if last[e.ID] = n; e.Type == eventlog.InstanceCompleted {
 			delete(last, e.ID)
 		}
@@ -293,6 +320,7 @@ func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, store projec
 		ends[id] = i.N
 		b.Put = append(b.Put, projection.Row{Kind: projection.KindInstance, Key: []byte(id), Value: encodeRow(i)})
 	}
+	b.Put = append(b.Put, index.done...)
 	part, err := store.Acquire(ctx, 0, 1)
 	if err != nil {
 		tb.Fatal(err)

@@ -3,6 +3,7 @@ package engine
 import (
 	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -32,7 +33,10 @@ type block struct {
 	n     uint64           // last event that was noted
 	whole bool             // since the first event of the block
 	names []uint64         // hashes
+	types byte             // see typeBit
 	done  []projection.Row // of blocks that are complete, and not yet given to the store
+	// dropped are rows to delete: the log has nothing of their blocks any more.
+	dropped []projection.Row
 }
 
 // blockAt begins with the block in which a store that stands at event n goes on.
@@ -45,7 +49,7 @@ func (b *block) note(e *eventlog.Event) {
 	case e.N <= b.n:
 		return
 	case e.N == blockFirst(blockOf(e.N)):
-		b.whole, b.names = true, b.names[:0]
+		b.whole, b.names, b.types = true, b.names[:0], 0
 	case e.N != b.n+1:
 		b.whole = false
 	}
@@ -55,9 +59,7 @@ func (b *block) note(e *eventlog.Event) {
 	if e.ID != "" {
 		b.name(hashOf(e.ID))
 	}
-	if e.Type == eventlog.PlanUsed || e.Type == eventlog.PartitionOwned {
-		b.name(hashOf(string(e.Type)))
-	}
+	b.types |= typeBit(e.Type)
 	if e.Pos != nil {
 		for k := range e.Pos.Refused {
 			b.name(hashOf(e.Pos.Refused[k].ID))
@@ -66,7 +68,7 @@ func (b *block) note(e *eventlog.Event) {
 	if e.N%blockEvents == 0 {
 		slices.Sort(b.names)
 		b.names = slices.Compact(b.names)
-		b.done = append(b.done, projection.Row{Kind: projection.KindBlock, Key: blockKey(blockOf(e.N)), Value: encodeNames(b.names)})
+		b.done = append(b.done, projection.Row{Kind: projection.KindBlock, Key: blockKey(blockOf(e.N)), Value: encodeNames(b.names, b.types)})
 	}
 }
 
@@ -76,8 +78,18 @@ func (b *block) name(h uint64) {
 	}
 }
 
-// hashOf is that of an id, or of a type of events that concern all ids.
-func hashOf(name string) uint64 { return xxhash.Sum64String(name) }
+func hashOf(id string) uint64 { return xxhash.Sum64String(id) }
+
+// typeBit is set for a block with events of a type that concern all ids.
+func typeBit(t eventlog.Type) byte {
+	switch t {
+	case eventlog.PlanUsed:
+		return 1
+	case eventlog.PartitionOwned:
+		return 2
+	}
+	return 0
+}
 
 const (
 	formatNames = 1
@@ -85,11 +97,11 @@ const (
 	nameProbes  = 7
 )
 
-// encodeNames makes the filter of different hashes.
-func encodeNames(hashes []uint64) []byte {
-	value := make([]byte, 1+(len(hashes)*nameBits+7)/8)
-	value[0] = formatNames
-	filter := value[1:]
+// encodeNames makes the value of a row: the format, the types, the filter of different hashes.
+func encodeNames(hashes []uint64, types byte) []byte {
+	value := make([]byte, 2+(len(hashes)*nameBits+7)/8)
+	value[0], value[1] = formatNames, types
+	filter := value[2:]
 	for _, h := range hashes {
 		for p := range probes(h, len(filter)) {
 			filter[p>>3] |= 1 << (p & 7)
@@ -98,25 +110,19 @@ func encodeNames(hashes []uint64) []byte {
 	return value
 }
 
-// mayName says whether one of the hashes may be in a filter. What can't be read may have all.
-func mayName(value []byte, hashes []uint64) bool {
-	if len(value) == 0 || value[0] != formatNames {
+// mayName says whether a block has events of some types, or may name an id. What can't be read may
+// have all.
+func mayName(value []byte, hash uint64, types byte) bool {
+	if len(value) < 2 || value[0] != formatNames || value[1]&types != 0 {
 		return true
 	}
-	filter := value[1:]
-	for _, h := range hashes {
-		there := len(filter) > 0
-		for p := range probes(h, len(filter)) {
-			if filter[p>>3]&(1<<(p&7)) == 0 {
-				there = false
-				break
-			}
-		}
-		if there {
-			return true
+	filter := value[2:]
+	for p := range probes(hash, len(filter)) {
+		if filter[p>>3]&(1<<(p&7)) == 0 {
+			return false
 		}
 	}
-	return false
+	return len(filter) > 0
 }
 
 // probes are the bits of a hash in a filter of so many bytes: one hash makes as many as are
@@ -135,4 +141,29 @@ func probes(h uint64, size int) func(yield func(uint64) bool) {
 			h += step
 		}
 	}
+}
+
+// dropEvery is how often an owner looks for blocks that the log has dropped.
+const dropEvery = time.Hour
+
+// dropped are rows of blocks that the log has dropped since it was asked last. They would cost
+// space, and nothing else.
+func (r *runner) dropped() []projection.Row {
+	if now := time.Now(); now.Sub(r.dropsLook) >= dropEvery {
+		r.dropsLook = now
+	} else {
+		return nil
+	}
+	first, err := r.firstEvent()
+	var rows []projection.Row
+	if err == nil && blockOf(first) > 0 {
+		rows, _, err = r.store.Scan(r.life, projection.KindBlock, nil, blockKey(blockOf(first)), 0)
+	}
+	if err != nil {
+		r.logger.Warn("look for blocks that the log has dropped", "err", err)
+	}
+	for k := range rows {
+		rows[k].Value = nil
+	}
+	return rows
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -31,14 +32,17 @@ func TestNames(t *testing.T) {
 		for k := range n {
 			hashes = append(hashes, hashOf(fmt.Sprintf("order-%d-%d", r.Uint32(), k)))
 		}
-		value := encodeNames(hashes)
+		value := encodeNames(hashes, 2)
+		if mayName(value, hashOf("nobody"), 1) && n == 0 || !mayName(value, hashOf("nobody"), 3) {
+			t.Errorf("%d names: the types are others", n)
+		}
 		for _, h := range hashes {
-			if !mayName(value, []uint64{h}) || !mayName(value, []uint64{hashOf("another"), h}) {
+			if !mayName(value, h, 0) {
 				t.Fatalf("%d names: one is missing", n)
 			}
 		}
 		for k := range 10_000 {
-			if others++; mayName(value, []uint64{hashOf(fmt.Sprintf("nobody-%d-%d", n, k))}) {
+			if others++; mayName(value, hashOf(fmt.Sprintf("nobody-%d-%d", n, k)), 0) {
 				taken++
 			}
 		}
@@ -46,12 +50,12 @@ func TestNames(t *testing.T) {
 	if taken > others/50 {
 		t.Errorf("%d of %d names that are not there are taken for there", taken, others)
 	}
-	for _, value := range [][]byte{nil, {}, {formatNames + 1}, {formatNames + 1, 0, 0}} {
-		if !mayName(value, []uint64{1}) {
+	for _, value := range [][]byte{nil, {}, {formatNames}, {formatNames + 1, 0}, {formatNames + 1, 0, 0}} {
+		if !mayName(value, 1, 0) {
 			t.Errorf("a filter of an unknown format %x leaves a block out", value)
 		}
 	}
-	if mayName([]byte{formatNames}, []uint64{1}) {
+	if mayName([]byte{formatNames, 3}, 1, 0) {
 		t.Error("a block that names nobody is read")
 	}
 }
@@ -365,5 +369,57 @@ func TestBlockTrimmed(t *testing.T) {
 		if _, _, err := ReadInstanceAt(ctx, log, store, "nobody", AtEvent(n)); !errors.Is(err, ErrTrimmed) {
 			t.Errorf("nobody: %v", err)
 		}
+	}
+}
+
+// TestDroppedBlocks: rows of blocks that the log has dropped are deleted with the next batch.
+func TestDroppedBlocks(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	ctx := t.Context()
+	log, err := embedlog.OpenMemory(embedlog.Options{App: "test", Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	_, events := fillLives(t, log, rand.New(rand.NewPCG(seed, 1)), false, 300)
+	store := memstore.New(projection.Identity{App: "test", Partitions: 1})
+	f, err := newFolder(ctx, log, store, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	if err := f.fold(); err != nil {
+		t.Fatal(err)
+	}
+	if rows := f.r.dropped(); len(rows) > 0 {
+		t.Errorf("of a whole log: %v", rows)
+	}
+	s, err := newFinder(ctx, log, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, offset, err := (&walk{s: s}).event(ctx, blockFirst(7)+3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.DeleteRecords(ctx, eventlog.EventsTopic("test"), 0, offset); err != nil {
+		t.Fatal(err)
+	}
+	if rows := f.r.dropped(); len(rows) > 0 {
+		t.Errorf("looked again at once: %v", rows)
+	}
+	f.r.dropsLook = time.Time{}
+	o := f.r.o
+	o.asked()
+	o.scanned(result{at: o.mark.N, dropped: f.r.dropped()})
+	o.st.N++ // something has happened
+	b := o.batch()
+	b.New.N = uint64(len(events)) + 1
+	if err := f.r.store.Apply(ctx, *b); err != nil {
+		t.Fatal(err)
+	}
+	if l := blocksOf(t, store); len(l) != len(events)/int(blockEvents)-7 || l[0] != 7 {
+		t.Errorf("blocks %v are left", l)
 	}
 }

@@ -112,6 +112,7 @@ func (o *owner) batch() *projection.Batch {
 	}
 	clear(o.cache.stored)
 	b.Put, o.block.done = append(b.Put, o.block.done...), nil
+	b.Del, o.block.dropped = append(b.Del, o.block.dropped...), nil
 	mergeDeltas(b)
 	o.cache.flight, s.Changed = s.Changed, make(map[machine.Row]struct{}, len(s.Changed))
 	o.flight = b

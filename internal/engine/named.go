@@ -17,7 +17,7 @@ const (
 	blockRows = 128
 	// nearBlocks is how many blocks between two that are wanted are read with them: as long as it
 	// takes to find another place in the log.
-	nearBlocks = 2
+	nearBlocks = 1
 )
 
 // named are the parts of the log that may name an id or have events of a type, in order, as far
@@ -51,9 +51,9 @@ func (s *finder) indexed(ctx context.Context, store projection.Store, id string,
 		return l, hint, nil
 	}
 	hint = found{n: w.N, offset: w.Offset}
-	hashes := []uint64{hashOf(id), hashOf(string(eventlog.PlanUsed))}
+	hash, types := hashOf(id), typeBit(eventlog.PlanUsed)
 	for _, t := range also {
-		hashes = append(hashes, hashOf(string(t)))
+		types |= typeBit(t)
 	}
 	for from := []byte(nil); ; {
 		rows, _, err := v.Scan(ctx, projection.KindBlock, from, nil, blockRows)
@@ -65,7 +65,7 @@ func (s *finder) indexed(ctx context.Context, store projection.Store, id string,
 			if err != nil || len(rest) > 0 || b >= math.MaxUint64/blockEvents {
 				return nil, hint, fmt.Errorf("%w: key of a row of the blocks' index", projection.ErrStateLost)
 			}
-			if !mayName(row.Value, hashes) {
+			if !mayName(row.Value, hash, types) {
 				l = without(l, b)
 			}
 		}

@@ -33,7 +33,8 @@ type (
 	}
 	opApply struct{ batch *projection.Batch }
 	// opIndex reads what is due up to then -> result.dues; and at recovery what user code
-	// ran -> result.works, result.adopted, result.results
+	// ran -> result.works, result.adopted, result.results; else, now and then, rows of the blocks'
+	// index of which the log has nothing any more -> result.dropped
 	opIndex struct {
 		due      int64
 		recovery bool
@@ -72,6 +73,7 @@ type result struct {
 	adopted   []jobKey // opIndex: what the pool still runs of this partition
 	results   []unit   // opIndex: what it has finished and nobody has seen in the log
 	dues      []projection.Row
+	dropped   []projection.Row
 	ids       []string // opRead: as asked
 	keys      []eventlog.KeyRef
 	instances [][]byte

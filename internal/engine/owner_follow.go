@@ -200,6 +200,7 @@ func (o *owner) scanned(r result) {
 		o.storeErr = errStoreMoved
 		return
 	}
+	o.block.dropped = append(o.block.dropped, r.dropped...)
 	for _, row := range r.dues {
 		d, err := parseDue(row.Key)
 		if err != nil {

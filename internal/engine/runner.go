@@ -31,23 +31,24 @@ type runner struct {
 	room     *sync.Cond // the mail was taken
 
 	// Of the current life of the owner; all ended by release.
-	log      eventlog.Owner
-	store    projection.Partition
-	tail     eventlog.Reader
-	tailBuf  []tailEvent
-	tailOff  int64
-	life     context.Context
-	end      context.CancelCauseFunc
-	wg       sync.WaitGroup
-	forward  *forwarder
-	began    time.Time       // of the open transaction
-	events   int             // in it
-	status   PartitionStatus // under mu
-	sent     time.Time       // when the store was given what it has not answered; under mu
-	consumed []consumed
-	trimmed  int64
-	scanFrom int64     // of the due index
-	next     time.Time // when the store is brought up to date next
+	log       eventlog.Owner
+	store     projection.Partition
+	tail      eventlog.Reader
+	tailBuf   []tailEvent
+	tailOff   int64
+	life      context.Context
+	end       context.CancelCauseFunc
+	wg        sync.WaitGroup
+	forward   *forwarder
+	began     time.Time       // of the open transaction
+	events    int             // in it
+	status    PartitionStatus // under mu
+	sent      time.Time       // when the store was given what it has not answered; under mu
+	consumed  []consumed
+	trimmed   int64
+	scanFrom  int64     // of the due index
+	dropsLook time.Time // when blocks that the log has dropped were looked for
+	next      time.Time // when the store is brought up to date next
 }
 
 // mail is what came in since the last step.

@@ -221,6 +221,7 @@ func (r *runner) index(due int64, recovery bool) (res result) {
 	}
 	if !recovery {
 		r.trim()
+		res.dropped = r.dropped()
 	}
 	if due == math.MaxInt64 {
 		due--
