@@ -15,7 +15,7 @@ var ErrUnknownVersion = errors.New("eventlog: needs a newer version")
 // Limits of what a request may carry. Correlation values and paths are made by user code
 // and definitions: who makes requests of them checks them before.
 const (
-	MaxID    = 512      // bytes of an instance id, request id or correlation value
+	MaxID    = 512      // bytes of an instance id, request id or correlation value; DecodeRequest cuts a longer caller
 	MaxName  = 1 << 10  // bytes of a definition's name, a plan's hash, a path
 	MaxError = 16 << 10 // bytes of an error or reason; DecodeRequest cuts what is longer
 	MaxStack = 64 << 10 // bytes of a stack; DecodeRequest cuts what is longer

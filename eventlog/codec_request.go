@@ -108,6 +108,7 @@ func sizeRequest(r *Request, spaces bool) error {
 		r.Trace = NewTrace(r.Trace.Parent, r.Trace.State)
 	}
 	r.Error, r.Reason, r.Stack = cut(r.Error, MaxError), cut(r.Reason, MaxError), cut(r.Stack, MaxStack)
+	r.Caller = cut(r.Caller, MaxID)
 	if spaces {
 		r.Params, r.State = compact(r.Params), compact(r.State)
 		for k := range r.Items {

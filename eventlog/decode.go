@@ -151,6 +151,8 @@ func (s *scanner) event(e *Event) {
 			e.Request = s.string()
 		case "made":
 			e.Made = s.int64()
+		case "caller":
+			e.Caller = s.string()
 		case "trace":
 			e.Trace = s.trace()
 		case "sent":
@@ -226,6 +228,8 @@ func (s *scanner) request(r *Request) {
 			r.Request = s.string()
 		case "made":
 			r.Made = s.int64()
+		case "caller":
+			r.Caller = s.string()
 		case "id":
 			r.ID = s.string()
 		case "run":

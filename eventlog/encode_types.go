@@ -44,6 +44,7 @@ func (w *writer) event(e *Event) {
 	w.string(`"reason":`, e.Reason)
 	w.string(`"request":`, e.Request)
 	w.int(`"made":`, e.Made)
+	w.string(`"caller":`, e.Caller)
 	w.trace(e.Trace)
 	if e.Sent != nil {
 		w.key(`"sent":`)
@@ -114,6 +115,7 @@ func (w *writer) request(r *Request) {
 
 	w.string(`"request":`, r.Request)
 	w.int(`"made":`, r.Made)
+	w.string(`"caller":`, r.Caller)
 
 	w.string(`"id":`, r.ID)
 	w.uint(`"run":`, r.Run)

@@ -102,6 +102,7 @@ type Event struct {
 	Reason     string            `json:"reason,omitempty"`
 	Request    string            `json:"request,omitempty"` // id of the call that this event answers; of StopKept, that is kept
 	Made       int64             `json:"made,omitempty"`    // when that call was first made
+	Caller     string            `json:"caller,omitempty"`  // who made that call, as the program that made it says
 	Trace      *Trace            `json:"trace,omitempty"`   // of InstanceStarted: where its start came from
 	Sent       *Sent             `json:"sent,omitempty"`    // message of a Command task, in the same transaction
 	Subs       []KeyRef          `json:"subs,omitempty"`    // subscribed under (Run, Seq)

@@ -35,6 +35,7 @@ type Request struct {
 
 	Request string `json:"request,omitempty"` // id of a call: made once, kept over retries
 	Made    int64  `json:"made,omitempty"`    // when the call was first made, ms
+	Caller  string `json:"caller,omitempty"`  // who makes the call, for the record
 
 	ID      string `json:"id,omitempty"` // instance
 	Run     uint64 `json:"run,omitempty"`

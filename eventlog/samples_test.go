@@ -197,7 +197,7 @@ func sampleRequests() []Request {
 	return []Request{
 		{V: 1, Type: StartInstance, Request: "01JD8X9G4M", Made: sampleAt - 12, ID: "order-42", Definition: "PizzaWorkflow",
 			Params: json.RawMessage(`{"order_id":"42","customer_id":"7","pizza_type":"margherita"}`), Trace: &Trace{Parent: parent}},
-		{V: 1, Type: StopInstance, Request: "01JD8XA0B2", Made: sampleAt - 9, ID: "order-42", Reason: "cancelled by the customer"},
+		{V: 1, Type: StopInstance, Request: "01JD8XA0B2", Made: sampleAt - 9, Caller: "ann@example.com", ID: "order-42", Reason: "cancelled by the customer"},
 		{V: 1, Type: RetryInstance, Request: "01JD8XB7Q9", Made: sampleAt - 9, ID: "order-42", Reason: "drivers are back"},
 		{V: 1, Type: ReleaseInstance, Request: "01JD8XC3F1", Made: sampleAt - 9, ID: "order-42", Reason: "mended"},
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/workflow"
 )
 
 // keepOperations is how many are remembered.
@@ -18,6 +19,7 @@ const keepOperations = 32
 type operation struct {
 	ID      string    `json:"id"`
 	Kind    string    `json:"kind"`
+	Caller  string    `json:"caller,omitempty"`
 	State   string    `json:"state"` // running, done, failed or cancelled
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
@@ -70,7 +72,7 @@ func (s *operations) routes(mux *http.ServeMux) {
 // answers 202 with the operation, and 409 while there is another one.
 func (s *operations) begin(w http.ResponseWriter, r *http.Request, kind, unit string, total int64, work func(context.Context, *operation) (any, error)) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
-	o := &operation{Kind: kind, State: "running", Started: time.Now().UTC(), Total: total, Unit: unit, of: map[int32]int64{}, cancel: cancel}
+	o := &operation{Kind: kind, Caller: workflow.CallerFrom(ctx), State: "running", Started: time.Now().UTC(), Total: total, Unit: unit, of: map[int32]int64{}, cancel: cancel}
 	s.mu.Lock()
 	if n := len(s.list); n > 0 && s.list[n-1].Ended.IsZero() {
 		other := s.list[n-1]

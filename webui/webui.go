@@ -8,7 +8,8 @@
 //	/peers/v1/...                  for other workers, see workflow.Config.Address
 //
 // A GET changes nothing. Errors are application/problem+json. There is no authentication:
-// whoever can reach the handler can do what it offers, see Options.ReadOnly. Listen keeps to
+// whoever can reach the handler can do what it offers, see Options.ReadOnly; wrap the handler, and
+// say with workflow.WithCaller who calls. Listen keeps to
 // this machine unless told otherwise.
 package webui
 

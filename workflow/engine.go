@@ -294,6 +294,7 @@ func (e *Engine) isRegistered(plan string) bool {
 }
 
 func (e *Engine) call(ctx context.Context, r *eventlog.Request) (engine.Answer, error) {
+	r.Caller = CallerFrom(ctx)
 	a, err := e.run.Call(ctx, r)
 	if err != nil {
 		return a, told(r.ID, err)

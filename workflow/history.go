@@ -145,6 +145,7 @@ type Step struct {
 	Type   eventlog.Type
 	Path   string // of the task
 	By     string // call, handler, message, timer or engine
+	Caller string // of a call: who made it (WithCaller)
 	Worker string // that owned the partition
 	Text   string // what happened, in a few words
 	Ended  []Span // what ended with it
@@ -173,7 +174,7 @@ func (e *Engine) History(ctx context.Context, id string, m Moment) (History, err
 	}
 	h := History{Open: spans(t.Open)}
 	for _, s := range t.Steps {
-		h.Steps = append(h.Steps, Step{N: s.N, At: s.At, Type: s.Type, Path: s.Path, By: s.By, Worker: s.Worker, Text: s.Text, Ended: spans(s.Spans)})
+		h.Steps = append(h.Steps, Step{N: s.N, At: s.At, Type: s.Type, Path: s.Path, By: s.By, Caller: s.Event.Caller, Worker: s.Worker, Text: s.Text, Ended: spans(s.Spans)})
 	}
 	return h, nil
 }

@@ -44,6 +44,7 @@ type step struct {
 	Type   string          `json:"type"`
 	Path   string          `json:"path,omitempty"`
 	By     string          `json:"by"`
+	Caller string          `json:"caller,omitempty"`
 	Worker string          `json:"worker,omitempty"`
 	Text   string          `json:"text,omitempty"`
 	Ended  []spent         `json:"ended,omitempty"`
@@ -86,7 +87,7 @@ func history(ctx context.Context, e *env, a historyArgs) (err error) {
 	now := e.now()
 	r := timeline{ID: a.id, Definition: t.Instance.Definition, Status: t.Instance.StatusName(), Open: []spent{}}
 	for _, s := range t.Steps {
-		x := step{N: s.N, Seq: s.Seq, At: s.At, Type: string(s.Type), Path: s.Path, By: s.By, Worker: s.Worker, Text: s.Text, Event: eventlog.AppendEvent(nil, s.Event)}
+		x := step{N: s.N, Seq: s.Seq, At: s.At, Type: string(s.Type), Path: s.Path, By: s.By, Caller: s.Event.Caller, Worker: s.Worker, Text: s.Text, Event: eventlog.AppendEvent(nil, s.Event)}
 		for _, k := range s.Spans {
 			x.Ended = append(x.Ended, spentOn(k, now))
 		}
@@ -135,6 +136,9 @@ func (e *env) printTimeline(r timeline, now bool) error {
 		}
 		last = s.At
 		who := s.By
+		if s.Caller != "" {
+			who += " of " + s.Caller
+		}
 		if who == engine.ByEngine || who == engine.ByHandler {
 			who += " at " + s.Worker
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -23,6 +24,7 @@ type releaseArgs struct {
 	id     string
 	state  string
 	reason string
+	caller string
 }
 
 func releaseCommand(e *env) *cobra.Command {
@@ -39,6 +41,7 @@ func releaseCommand(e *env) *cobra.Command {
 	}
 	c.Flags().StringVar(&a.state, "state", "", "go on from the state in the `FILE`")
 	c.Flags().StringVar(&a.reason, "reason", "", "why, for the record (needed)")
+	callerFlag(c, &a.caller)
 	complete(c, e)
 	return c
 }
@@ -65,7 +68,8 @@ func release(ctx context.Context, e *env, a releaseArgs) (err error) {
 	if strings.TrimSpace(a.reason) == "" {
 		return failure(statusUsage, "--reason is needed")
 	}
-	r := &eventlog.Request{V: 1, Type: eventlog.ReleaseInstance, Request: rand.Text(), Made: e.now().UnixMilli(), ID: a.id, Reason: a.reason}
+	r := &eventlog.Request{V: 1, Type: eventlog.ReleaseInstance, Request: rand.Text(), Made: e.now().UnixMilli(), ID: a.id, Reason: a.reason,
+		Caller: cmp.Or(a.caller, e.getenv("USER"))}
 	if a.state != "" {
 		if r.State, err = os.ReadFile(a.state); err != nil {
 			return failure(statusUsage, "--state: %w", err)

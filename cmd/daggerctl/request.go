@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -90,6 +91,11 @@ func reasonCommand(e *env, t eventlog.RequestType, c *cobra.Command) *cobra.Comm
 
 func requestFlag(c *cobra.Command, a *requestArgs) {
 	c.Flags().StringVar(&a.Request.Request, "request", "", "`ID` of the request (default: a new one)")
+	callerFlag(c, &a.Caller)
+}
+
+func callerFlag(c *cobra.Command, name *string) {
+	c.Flags().StringVar(name, "caller", "", "`NAME` of who asks, for the record (default $USER)")
 }
 
 // done says what became of a request.
@@ -101,7 +107,7 @@ var done = map[eventlog.RequestType]string{
 func request(ctx context.Context, e *env, a requestArgs, stdin io.Reader) (err error) {
 	verb := strings.ToLower(string(a.Type))
 	r := a.Request
-	r.V, r.Made = 1, e.now().UnixMilli()
+	r.V, r.Made, r.Caller = 1, e.now().UnixMilli(), cmp.Or(r.Caller, e.getenv("USER"))
 	if r.Request == "" {
 		r.Request = rand.Text()
 	}

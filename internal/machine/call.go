@@ -28,7 +28,7 @@ func (t *Turn) call(r *eventlog.Request) string {
 		case i.Terminal():
 			return t.refuse(r, Terminal)
 		}
-		t.stop(i, &eventlog.Event{Reason: r.Reason, Request: r.Request, Made: r.Made})
+		t.stop(i, &eventlog.Event{Reason: r.Reason, Request: r.Request, Made: r.Made, Caller: r.Caller})
 		return OK
 	case eventlog.RetryInstance:
 		return t.retry(i, r)
@@ -39,7 +39,7 @@ func (t *Turn) call(r *eventlog.Request) string {
 		case !i.Terminal():
 			return t.refuse(r, NotEnded)
 		}
-		t.transit(i, &eventlog.Event{Type: eventlog.InstanceDeleted, Reason: r.Reason, Request: r.Request, Made: r.Made})
+		t.transit(i, &eventlog.Event{Type: eventlog.InstanceDeleted, Reason: r.Reason, Request: r.Request, Made: r.Made, Caller: r.Caller})
 		return OK
 	}
 	return t.release(i, r)
@@ -90,7 +90,7 @@ func (t *Turn) retry(i *Instance, r *eventlog.Request) string {
 		return t.refuse(r, NotFailed)
 	}
 	plan := t.S.Plans[i.Plan]
-	e := &eventlog.Event{Type: eventlog.InstanceRetried, Request: r.Request, Made: r.Made, Reason: r.Reason}
+	e := &eventlog.Event{Type: eventlog.InstanceRetried, Request: r.Request, Made: r.Made, Caller: r.Caller, Reason: r.Reason}
 	t.flow(plan, i, e).reopen()
 	// A key that was being computed when the instance failed is still unknown.
 	e.Evaluate = plan.Computes()

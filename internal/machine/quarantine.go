@@ -56,7 +56,7 @@ func (t *Turn) release(i *Instance, r *eventlog.Request) string {
 	if i.Run > 0 && !body.fits(plan) || i.Run == 0 && len(r.State) > 0 {
 		return t.refuse(r, BadState)
 	}
-	e := &eventlog.Event{Type: eventlog.InstanceReset, Request: r.Request, Made: r.Made, Reason: r.Reason}
+	e := &eventlog.Event{Type: eventlog.InstanceReset, Request: r.Request, Made: r.Made, Caller: r.Caller, Reason: r.Reason}
 	f := t.flow(plan, &Instance{Body: body}, e)
 	executing := false
 	for _, k := range body.Tasks {

@@ -36,7 +36,7 @@ func (t *Turn) start(i *Instance, r *eventlog.Request) string {
 	if s.Plans[plan.Hash()] == nil { // protocol rule 13
 		t.emit(&eventlog.Event{Type: eventlog.PlanUsed, Plan: plan.Hash(), PlanData: plan.Recorded()})
 	}
-	e := &eventlog.Event{Type: eventlog.InstanceStarted, Definition: plan.Name, Plan: plan.Hash(), Params: MergePatch(nil, params), Request: r.Request, Made: r.Made, Trace: r.Trace}
+	e := &eventlog.Event{Type: eventlog.InstanceStarted, Definition: plan.Name, Plan: plan.Hash(), Params: MergePatch(nil, params), Request: r.Request, Made: r.Made, Caller: r.Caller, Trace: r.Trace}
 	if r.HasKeys {
 		e.Keys = sortedKeys(r.Keys)
 	} else {
