@@ -423,3 +423,20 @@ func TestDroppedBlocks(t *testing.T) {
 		t.Errorf("blocks %v are left", l)
 	}
 }
+
+// BenchmarkBlock is what the index of blocks costs for each event.
+func BenchmarkBlock(b *testing.B) {
+	events := make([]eventlog.Event, blockEvents)
+	for k := range events {
+		events[k] = eventlog.Event{Type: eventlog.TaskCompleted, ID: fmt.Sprintf("order-%08d", k/4*7)}
+	}
+	x := blockAt(0)
+	began := cpuTime()
+	for n := uint64(1); b.Loop(); n++ {
+		e := &events[n%blockEvents]
+		e.N = n
+		x.note(e)
+	}
+	b.ReportMetric(float64((cpuTime()-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(len(x.done)), "rows")
+}
