@@ -5,27 +5,33 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/workflow"
 )
 
-// get answers with an instance as it is, or as it was.
-func (s *past) get(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	id := r.PathValue("id")
-	p := badID(id, false)
-	if p == nil {
-		p = unknown(q, "at")
-	}
-	var m workflow.Moment
-	if p == nil {
-		m, p = moment(q, "at")
-	}
+// answer sends what is read through a partition.
+func (s *past) answer(w http.ResponseWriter, r *http.Request, read func(ctx context.Context) (any, error)) {
+	ctx, done, p := s.reading(r)
 	if p != nil {
 		fail(w, *p)
+		return
+	}
+	defer done()
+	found, err := read(ctx)
+	if err != nil {
+		fail(w, problemOf(err))
+		return
+	}
+	send(w, http.StatusOK, found)
+}
+
+// get answers with an instance as it is, or as it was.
+func (s *past) get(w http.ResponseWriter, r *http.Request) {
+	q := queryOf(r, "at")
+	id, m := q.id(), q.moment("at")
+	if q.refused(w) {
 		return
 	}
 	if m.IsNow() {
@@ -34,18 +40,13 @@ func (s *past) get(w http.ResponseWriter, r *http.Request) {
 		s.tell(ctx, w, id)
 		return
 	}
-	ctx, done, p := s.reading(r)
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	defer done()
-	i, err := s.eng.GetAt(ctx, id, m)
-	if err != nil {
-		fail(w, problemOf(err))
-		return
-	}
-	send(w, http.StatusOK, view(i))
+	s.answer(w, r, func(ctx context.Context) (any, error) {
+		i, err := s.eng.GetAt(ctx, id, m)
+		if err != nil {
+			return nil, err
+		}
+		return view(i), nil
+	})
 }
 
 // eventPage is a page of an instance's events, each as it stands in the log.
@@ -55,52 +56,31 @@ type eventPage struct {
 }
 
 func (s *past) events(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	id, most, after := r.PathValue("id"), 100, uint64(0)
-	p := badID(id, false)
-	if p == nil {
-		p = unknown(q, "after", "limit")
-	}
-	if q.Has("limit") && p == nil {
-		most, p = limit(q)
-	}
-	if q.Has("after") && p == nil {
-		var err error
-		if after, err = strconv.ParseUint(q.Get("after"), 10, 64); err != nil {
-			x := bad(fmt.Sprintf("after is %q; it must be the number of an event", q.Get("after")))
-			p = &x
-		}
-	}
-	if p != nil {
-		fail(w, *p)
+	q := queryOf(r, "after", "limit")
+	id, most, after := q.id(), q.limit(100), q.event("after")
+	if q.refused(w) {
 		return
 	}
-	ctx, done, p := s.reading(r)
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	defer done()
-	answer, last := eventPage{Events: []json.RawMessage{}}, uint64(0)
-	for e, err := range s.eng.Events(ctx, id) {
-		if err != nil {
-			fail(w, problemOf(err))
-			return
+	s.answer(w, r, func(ctx context.Context) (any, error) {
+		answer, last := eventPage{Events: []json.RawMessage{}}, uint64(0)
+		for e, err := range s.eng.Events(ctx, id) {
+			if err != nil {
+				return nil, err
+			}
+			if e.N <= after {
+				continue
+			}
+			if len(answer.Events) == most {
+				answer.Next = last
+				break
+			}
+			answer.Events, last = append(answer.Events, eventlog.AppendEvent(nil, e)), e.N
 		}
-		if e.N <= after {
-			continue
+		if len(answer.Events) == 0 && after == 0 {
+			return nil, fmt.Errorf("%w: %s", workflow.ErrNotFound, id)
 		}
-		if len(answer.Events) == most {
-			answer.Next = last
-			break
-		}
-		answer.Events, last = append(answer.Events, eventlog.AppendEvent(nil, e)), e.N
-	}
-	if len(answer.Events) == 0 && after == 0 {
-		fail(w, problemOf(fmt.Errorf("%w: %s", workflow.ErrNotFound, id)))
-		return
-	}
-	send(w, http.StatusOK, answer)
+		return answer, nil
+	})
 }
 
 // timeline is what happened to an instance.
@@ -131,44 +111,27 @@ type span struct {
 }
 
 func (s *past) history(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	id := r.PathValue("id")
-	p := badID(id, false)
-	if p == nil {
-		p = unknown(q, "at")
-	}
-	var m workflow.Moment
-	if p == nil {
-		m, p = moment(q, "at")
-	}
-	if p != nil {
-		fail(w, *p)
+	q := queryOf(r, "at")
+	id, m := q.id(), q.moment("at")
+	if q.refused(w) {
 		return
 	}
-	ctx, done, p := s.reading(r)
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	defer done()
-	h, err := s.eng.History(ctx, id, m)
-	if err != nil {
-		fail(w, problemOf(err))
-		return
-	}
-	answer := timeline{ID: id, Steps: []step{}}
-	end := time.Now()
-	for _, x := range h.Steps {
-		answer.Steps = append(answer.Steps, step{N: x.N, At: x.At, Type: x.Type, Path: x.Path, By: x.By, Worker: x.Worker, Text: x.Text, Ended: spans(x.Ended, x.At)})
-		if !m.IsNow() {
-			end = x.At
+	s.answer(w, r, func(ctx context.Context) (any, error) {
+		h, err := s.eng.History(ctx, id, m)
+		if err != nil {
+			return nil, err
 		}
-	}
-	answer.Open = spans(h.Open, end)
-	if answer.Open == nil {
-		answer.Open = []span{}
-	}
-	send(w, http.StatusOK, answer)
+		answer := timeline{ID: id, Steps: []step{}, Open: []span{}}
+		end := time.Now()
+		for _, x := range h.Steps {
+			answer.Steps = append(answer.Steps, step{N: x.N, At: x.At, Type: x.Type, Path: x.Path, By: x.By, Worker: x.Worker, Text: x.Text, Ended: spans(x.Ended, x.At)})
+			if !m.IsNow() {
+				end = x.At
+			}
+		}
+		answer.Open = append(answer.Open, spans(h.Open, end)...)
+		return answer, nil
+	})
 }
 
 func spans(l []workflow.Span, end time.Time) (out []span) {
@@ -196,43 +159,27 @@ type change struct {
 }
 
 func (s *past) diff(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	id := r.PathValue("id")
-	p := badID(id, false)
-	if p == nil {
-		p = unknown(q, "from", "to")
-	}
-	if p == nil && !q.Has("from") {
-		x := bad("from is needed: the earlier moment")
-		p = &x
-	}
-	var from, to workflow.Moment
-	if p == nil {
-		from, p = moment(q, "from")
-	}
-	if p == nil {
-		to, p = moment(q, "to")
-	}
-	if p != nil {
-		fail(w, *p)
+	q := queryOf(r, "from", "to")
+	id := q.id()
+	q.read(!q.Has("from"), func() *problem {
+		p := bad("from is needed: the earlier moment")
+		return &p
+	})
+	from, to := q.moment("from"), q.moment("to")
+	if q.refused(w) {
 		return
 	}
-	ctx, done, p := s.reading(r)
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	defer done()
-	found, err := s.eng.Diff(ctx, id, from, to)
-	if err != nil {
-		fail(w, problemOf(err))
-		return
-	}
-	answer := difference{ID: id, Changes: []change{}}
-	for _, c := range found {
-		answer.Changes = append(answer.Changes, changeOf(c))
-	}
-	send(w, http.StatusOK, answer)
+	s.answer(w, r, func(ctx context.Context) (any, error) {
+		found, err := s.eng.Diff(ctx, id, from, to)
+		if err != nil {
+			return nil, err
+		}
+		answer := difference{ID: id, Changes: []change{}}
+		for _, c := range found {
+			answer.Changes = append(answer.Changes, changeOf(c))
+		}
+		return answer, nil
+	})
 }
 
 func changeOf(c workflow.Change) change {

@@ -1,10 +1,9 @@
 package webui
 
 import (
-	"fmt"
+	"context"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 
 	"github.com/godagger/dagger/workflow"
@@ -19,17 +18,24 @@ type page struct {
 }
 
 func (s *past) list(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f := workflow.Filter{Definition: q.Get("definition"), Status: workflow.Status(q.Get("status")), IDPrefix: q.Get("prefix"), Cursor: q.Get("cursor")}
-	p := unknown(q, "definition", "status", "prefix", "cursor", "limit", "at")
-	if q.Has("limit") && p == nil {
-		f.Limit, p = limit(q)
-	}
-	if p == nil {
-		p = badStatus(q)
-	}
-	if p != nil {
-		fail(w, *p)
+	q := queryOf(r, "definition", "status", "prefix", "cursor", "limit", "at")
+	f := workflow.Filter{Definition: q.Get("definition"), IDPrefix: q.Get("prefix"), Cursor: q.Get("cursor"), Limit: q.limit(0), Status: q.status()}
+	s.overview(w, r, q, func(ctx context.Context, l lister, at string) (any, error) {
+		found, err := l.List(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		answer := page{Instances: []instance{}, Cursor: found.Cursor, At: at, AsOf: found.AsOf}
+		for _, i := range found.Instances {
+			answer.Instances = append(answer.Instances, view(i))
+		}
+		return answer, nil
+	})
+}
+
+// overview answers what is asked of all instances, as they are or as they were.
+func (s *past) overview(w http.ResponseWriter, r *http.Request, q *query, read func(ctx context.Context, l lister, at string) (any, error)) {
+	if q.refused(w) {
 		return
 	}
 	ctx, cancel, l, at, p := s.lister(r)
@@ -38,16 +44,12 @@ func (s *past) list(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer cancel()
-	found, err := l.List(ctx, f)
+	found, err := read(ctx, l, at)
 	if err != nil {
 		fail(w, problemOf(err))
 		return
 	}
-	answer := page{Instances: []instance{}, Cursor: found.Cursor, At: at, AsOf: found.AsOf}
-	for _, i := range found.Instances {
-		answer.Instances = append(answer.Instances, view(i))
-	}
-	send(w, http.StatusOK, answer)
+	send(w, http.StatusOK, found)
 }
 
 // counts is how many instances there are.
@@ -65,43 +67,19 @@ type count struct {
 }
 
 func (s *past) count(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f := workflow.Filter{Definition: q.Get("definition"), Status: workflow.Status(q.Get("status"))}
-	p := unknown(q, "definition", "status", "at")
-	if p == nil {
-		p = badStatus(q)
-	}
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	ctx, cancel, l, at, p := s.lister(r)
-	if p != nil {
-		fail(w, *p)
-		return
-	}
-	defer cancel()
-	found, err := l.Count(ctx, f)
-	if err != nil {
-		fail(w, problemOf(err))
-		return
-	}
-	answer := counts{Counts: []count{}, Total: found.Total(), At: at, AsOf: found.AsOf}
-	for _, name := range slices.Sorted(maps.Keys(found.Of)) {
-		for _, status := range slices.Sorted(maps.Keys(found.Of[name])) {
-			answer.Counts = append(answer.Counts, count{name, status, found.Of[name][status]})
+	q := queryOf(r, "definition", "status", "at")
+	f := workflow.Filter{Definition: q.Get("definition"), Status: q.status()}
+	s.overview(w, r, q, func(ctx context.Context, l lister, at string) (any, error) {
+		found, err := l.Count(ctx, f)
+		if err != nil {
+			return nil, err
 		}
-	}
-	send(w, http.StatusOK, answer)
+		answer := counts{Counts: []count{}, Total: found.Total(), At: at, AsOf: found.AsOf}
+		for _, name := range slices.Sorted(maps.Keys(found.Of)) {
+			for _, status := range slices.Sorted(maps.Keys(found.Of[name])) {
+				answer.Counts = append(answer.Counts, count{name, status, found.Of[name][status]})
+			}
+		}
+		return answer, nil
+	})
 }
-
-// badStatus refuses a status that no instance can have.
-func badStatus(q url.Values) *problem {
-	if q.Has("status") && !slices.Contains(statuses, workflow.Status(q.Get("status"))) {
-		p := bad(fmt.Sprintf("status is %q; there are %v", q.Get("status"), statuses))
-		return &p
-	}
-	return nil
-}
-
-var statuses = []workflow.Status{workflow.Executing, workflow.Completed, workflow.Failure, workflow.Stopped, workflow.Quarantined}
