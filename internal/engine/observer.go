@@ -91,14 +91,18 @@ func (r *runner) note() {
 	r.status.Behind = max(0, time.Duration(r.o.st.At-r.e.cfg.Now().UnixMilli())*time.Millisecond)
 }
 
-// failed notes why the partition is not ready.
-func (r *runner) failed(err error) {
+// failed notes why the partition is not ready, and says for how long it was.
+func (r *runner) failed(err error) (lasted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.status.Err == "" {
+		if !r.status.Since.IsZero() {
+			lasted = time.Since(r.status.Since)
+		}
 		r.status.Since = time.Now()
 	}
 	r.status.Err = err.Error()
+	return lasted
 }
 
 // turned tells the observer how a transaction ended.

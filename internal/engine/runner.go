@@ -126,13 +126,14 @@ func (r *runner) result(u unit) { r.post(func(m *mail) { m.results = append(m.re
 // run owns the partition until ctx ends. It returns when nothing of it runs any more.
 func (r *runner) run(ctx context.Context) {
 	defer r.moved()
-	backoff := backoffMin
+	// Each take-over is written to the log: one that is of no use must not come again at once.
+	backoff, worked := backoffMin, false
 	next := r.o.restart()
 	for {
 		r.dispatch(r.o.takeEffects())
 		if f, failed := next.(opFail); failed {
 			r.release(f.err)
-			r.failed(f.err)
+			lasted := r.failed(f.err)
 			if errors.Is(f.err, eventlog.ErrFailed) {
 				r.e.fail(f.err)
 			}
@@ -143,10 +144,14 @@ func (r *runner) run(ctx context.Context) {
 			case errors.Is(f.err, errRefused), errors.Is(f.err, errPoison):
 				r.logger.Warn("a batch is decided again", "err", f.err)
 			default:
+				if worked || lasted > backoffMax {
+					backoff = backoffMin
+				}
 				r.logger.Warn("partition is taken again", "err", f.err, "in", backoff)
 				sleep(ctx, backoff)
 				backoff = min(2*backoff, backoffMax)
 			}
+			worked = false
 			if ctx.Err() != nil {
 				return
 			}
@@ -161,9 +166,7 @@ func (r *runner) run(ctx context.Context) {
 		if err := r.collect(ctx); err != nil && res.err == nil {
 			res.err = err
 		}
-		if r.o.phase == ready {
-			backoff = backoffMin
-		}
+		worked = worked || r.o.phase == committing && res.err == nil
 		next = r.o.step(r.e.cfg.Now().UnixMilli(), res)
 	}
 }
