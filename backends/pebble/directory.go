@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,9 @@ const (
 	// format is that of the directory; the format of rows is the engine's business.
 	format = 1
 )
+
+// beside is what a new directory may hold; a file system has its own.
+var beside = []string{lockFile, pidFile, pidFile + ".new", identityFile + ".new", "lost+found"}
 
 // identity is what STORE holds.
 type identity struct {
@@ -95,6 +99,9 @@ func (s *Store) checkIdentity() error {
 		for _, n := range names {
 			if strings.HasPrefix(n, "p-") {
 				return fmt.Errorf("%w: %s has partitions and no file %s", projection.ErrForeign, s.dir, identityFile)
+			}
+			if !slices.Contains(beside, n) {
+				return fmt.Errorf("%w: %s is no store and holds %s; name an empty directory", projection.ErrForeign, s.dir, n)
 			}
 		}
 		raw, err := json.Marshal(want)

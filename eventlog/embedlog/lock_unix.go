@@ -23,6 +23,9 @@ func lockDir(dir, url string) (*dirLock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create log directory: %w", err)
 	}
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(dir, lockFile)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -47,6 +50,29 @@ func lockDir(dir, url string) (*dirLock, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// checkDir refuses a directory that is no log and holds something else, which would lie among
+// the log's files and be lost with them.
+func checkDir(dir string) error {
+	found, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("look into log directory: %w", err)
+	}
+	other := ""
+	for _, f := range found {
+		switch f.Name() {
+		case lockFile, markFile:
+			return nil
+		case "lost+found": // the file system's own
+		default:
+			other = f.Name()
+		}
+	}
+	if other != "" {
+		return fmt.Errorf("%w: %s is no log and holds %s; name an empty directory", eventlog.ErrURL, dir, other)
+	}
+	return nil
 }
 
 // write says who holds the directory.

@@ -71,8 +71,8 @@ func optionsOf(u *url.URL) (Options, error) {
 		case "partitions":
 			var n int64
 			n, err = strconv.ParseInt(value, 10, 32)
-			if err == nil && n < 1 {
-				err = errors.New("must be at least 1")
+			if err == nil && (n < 1 || n > 10000) {
+				err = errors.New("must be a number from 1 to 10000")
 			}
 			o.Partitions = int32(n)
 		case "max-record":
