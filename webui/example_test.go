@@ -76,6 +76,13 @@ func ExampleNew_login() {
 	post("ann", "/api/v1/instances", `{"definition":"Order","id":"order-1"}`)
 	post("ann", "/api/v1/instances/order-1/stop", `{"reason":"cancelled by the customer"}`)
 
+	answer, err := http.Get(server.URL + "/livez")
+	if err != nil {
+		panic(err)
+	}
+	answer.Body.Close()
+	fmt.Println("anybody /livez", answer.StatusCode)
+
 	h, err := eng.History(ctx, "order-1", workflow.Moment{})
 	if err != nil {
 		panic(err)
@@ -89,6 +96,7 @@ func ExampleNew_login() {
 	// eve /api/v1/instances 401
 	// ann /api/v1/instances 201
 	// ann /api/v1/instances/order-1/stop 200
+	// anybody /livez 200
 	// InstanceStarted by ann
 	// InstanceStopped by ann
 }

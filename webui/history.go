@@ -96,6 +96,7 @@ type step struct {
 	Type   eventlog.Type `json:"type"`
 	Path   string        `json:"path,omitempty"`
 	By     string        `json:"by"`
+	Caller string        `json:"caller,omitempty"` // of a call
 	Worker string        `json:"worker,omitempty"`
 	Text   string        `json:"text,omitempty"`
 	Ended  []span        `json:"ended,omitempty"`
@@ -124,7 +125,7 @@ func (s *past) history(w http.ResponseWriter, r *http.Request) {
 		answer := timeline{ID: id, Steps: []step{}, Open: []span{}}
 		end := time.Now()
 		for _, x := range h.Steps {
-			answer.Steps = append(answer.Steps, step{N: x.N, At: x.At, Type: x.Type, Path: x.Path, By: x.By, Worker: x.Worker, Text: x.Text, Ended: spans(x.Ended, x.At)})
+			answer.Steps = append(answer.Steps, step{N: x.N, At: x.At, Type: x.Type, Path: x.Path, By: x.By, Caller: x.Caller, Worker: x.Worker, Text: x.Text, Ended: spans(x.Ended, x.At)})
 			if !m.IsNow() {
 				end = x.At
 			}
