@@ -63,6 +63,7 @@ type result struct {
 	offset    int64 // opAppend: of the first event; opConsume: end of the requests at the moment
 	n         uint64
 	time      int64 // opLast: at of the event
+	maxEvent  int   // opLast: bytes that fit the events topic
 	watermark projection.Watermark
 	base      map[projection.Kind][]projection.Row
 	at        uint64

@@ -349,7 +349,11 @@ func (o *owner) close() op {
 	return a
 }
 
-// encode writes the turn's events. An event that can't be said in JSON is its instance's fault.
+// eventFraming is more than a log adds to an event's bytes.
+const eventFraming = 256
+
+// encode writes the turn's events. An event that can't be said in JSON, or that the log would
+// not take in this attempt nor in any other, is its instance's fault.
 func (o *owner) encode(a *opAppend) (err error) {
 	var buf []byte
 	at := 0
@@ -365,6 +369,9 @@ func (o *owner) encode(a *opAppend) (err error) {
 		buf = eventlog.AppendEvent(buf, e)
 		// The buffer may move when it grows; earlier slices still hold their bytes.
 		a.events[k], a.types[k] = buf[from:len(buf):len(buf)], e.Type
+		if n := len(buf) - from; o.maxEvent > 0 && n > o.maxEvent-eventFraming && e.ID != "" {
+			return o.setAside(&unit{offset: -1, request: eventlog.Request{ID: e.ID}}, fmt.Sprintf("%s has %d bytes, of which the events topic takes %d", e.Type, n, o.maxEvent-eventFraming))
+		}
 	}
 	return nil
 }

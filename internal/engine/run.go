@@ -83,7 +83,10 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if err := CheckStore(ctx, e.store, topic.ID); err != nil {
 		return nil, err
 	}
-	e.eventsID, e.maxEvent = topic.ID, topic.MaxRecord
+	e.eventsID = topic.ID
+	if e.maxEvent, err = e.limitOfEvents(ctx, topic.MaxRecord); err != nil {
+		return nil, err
+	}
 	e.maxMessage = e.limitOf
 	if err := e.openUpdates(ctx); err != nil {
 		return nil, err
@@ -155,6 +158,16 @@ func (e *Engine) limitOf(topic string) int {
 		return n
 	}
 	return e.maxEvent
+}
+
+// limitOfEvents is what an event may have: what it tells another partition must fit the requests
+// topic too, or the forwarder would try it for ever.
+func (e *Engine) limitOfEvents(ctx context.Context, fits int) (int, error) {
+	requests, err := e.log.Topic(ctx, eventlog.RequestsTopic(e.log.App()))
+	if err != nil {
+		return 0, fmt.Errorf("describe the requests topic: %w", err)
+	}
+	return min(fits, requests.MaxRecord), nil
 }
 
 // describe notes what fits a topic.

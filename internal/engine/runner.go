@@ -308,7 +308,9 @@ func (r *runner) do(ctx context.Context, next op) (res result) {
 	case opOwn:
 		r.log, res.err = r.e.log.Own(r.life, r.partition)
 	case opLast:
-		return r.lastBefore(x.before)
+		if res = r.lastBefore(x.before); res.err == nil {
+			r.o.maxEvent, res.err = r.e.limitOfEvents(r.life, res.maxEvent) // it may have changed
+		}
 	case opAcquire:
 		return r.acquire(x.epoch)
 	case opDrop:

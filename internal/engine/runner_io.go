@@ -27,14 +27,14 @@ func (r *runner) lastBefore(before int64) (res result) {
 			return result{err: err}
 		}
 		if last != nil {
-			return result{n: last.N, time: last.At}
+			return result{n: last.N, time: last.At, maxEvent: topic.MaxRecord}
 		}
 		if from == start && start > 0 {
 			// Numbered from 1 again, it would look like a partition that never had anything.
 			return result{err: fmt.Errorf("%w: %s, partition %d, begins at offset %d and has no event: its events were deleted, by a retention or by somebody, and its instances with them; restore the log, or begin with a new application name", eventlog.ErrOffsetGone, topic.Name, r.partition, start)}
 		}
 		if from == start {
-			return result{}
+			return result{maxEvent: topic.MaxRecord}
 		}
 	}
 }
