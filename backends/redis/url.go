@@ -3,16 +3,11 @@ package redis
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/godagger/dagger/projection"
 )
@@ -30,7 +25,7 @@ func init() {
 func openURL(ctx context.Context, u *url.URL, id projection.Identity) (projection.Store, error) {
 	o, err := parseURL(u)
 	if err != nil {
-		hide(u)
+		projection.ConcealURL(u, parameters...)
 		return nil, fmt.Errorf("%w: %w", projection.ErrURL, err)
 	}
 	return Open(ctx, o, id)
@@ -39,27 +34,6 @@ func openURL(ctx context.Context, u *url.URL, id projection.Identity) (projectio
 // parameters are those of a URL.
 var parameters = []string{
 	"prefix", "buckets", "timeout", "addr", "master", "ca", "cert", "key", "password_file", "sentinel_user", "sentinel_password_file", "check",
-}
-
-// hide takes out of a URL that is refused what may be a secret in a wrong place: the caller shows
-// the URL beside the error, and knows only of passwords behind a user's name.
-func hide(u *url.URL) {
-	if u.User != nil {
-		if _, has := u.User.Password(); !has {
-			u.User = url.User("xxxxx")
-		}
-	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		u.RawQuery = "xxxxx"
-		return
-	}
-	for name := range query {
-		if !slices.Contains(parameters, name) {
-			query[name] = []string{"xxxxx"}
-		}
-	}
-	u.RawQuery = query.Encode()
 }
 
 func parseURL(u *url.URL) (o Options, err error) {
@@ -72,23 +46,23 @@ func parseURL(u *url.URL) (o Options, err error) {
 	if !known || u.Opaque != "" || u.Fragment != "" {
 		return o, errors.New("redis: the URL is redis://user:password@host:6379/0, or with redis+sentinel, redis+cluster, or rediss instead of redis")
 	}
-	o.Mode = mode
-	if u.User != nil {
-		o.Username = u.User.Username()
-		var has bool
-		if o.Password, has = u.User.Password(); !has {
-			return o, errors.New("redis: write user:password@ or :password@; a user alone would be taken for the password elsewhere")
-		}
+	port := "6379"
+	if o.Mode = mode; mode == Sentinel {
+		port = "26379"
 	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return o, errors.New("redis: the parameters can't be parsed")
+	p := projection.ParseParameters(u, parameters...)
+	o.Username, o.Password = p.Login(u)
+	o.Addrs = p.Addresses(u, port, p.All("addr")...)
+	o.Prefix, o.Master = p.Text("prefix"), p.Text("master")
+	o.Buckets, o.Timeout = p.Number("buckets", 1, maxBuckets), p.Duration("timeout")
+	o.SentinelUsername, o.SentinelPassword = p.Text("sentinel_user"), p.Secret("sentinel_password_file")
+	o.NoCheck = p.OneOf("check", "on", "off") == "off"
+	certificates := p.Certificates(o.TLS)
+	if p.Err() != nil {
+		return o, fmt.Errorf("redis: %w", p.Err())
 	}
-	if err := o.parameters(query); err != nil {
-		return o, err
-	}
-	if err := o.addresses(u.Host, query["addr"]); err != nil {
-		return o, err
+	if certificates && o.TLS == nil {
+		return o, errors.New("redis: ca, cert and key need rediss")
 	}
 	if path := strings.TrimPrefix(u.Path, "/"); path != "" {
 		if o.DB, err = strconv.Atoi(path); err != nil || o.DB < 0 {
@@ -96,120 +70,6 @@ func parseURL(u *url.URL) (o Options, err error) {
 		}
 	}
 	return o, o.validate()
-}
-
-func (o *Options) parameters(query url.Values) (err error) {
-	var ca, cert, key string
-	for name, values := range query {
-		if len(values) != 1 && name != "addr" {
-			return fmt.Errorf("redis: parameter %s is given %d times", name, len(values))
-		}
-		value := values[0]
-		if value == "" {
-			return fmt.Errorf("redis: parameter %s is empty", name)
-		}
-		switch name {
-		case "prefix":
-			o.Prefix = value
-		case "buckets":
-			if o.Buckets, err = strconv.Atoi(value); err != nil || o.Buckets < 1 {
-				return fmt.Errorf("redis: buckets=%q is not a number from 1 to %d", value, maxBuckets)
-			}
-		case "timeout":
-			if o.Timeout, err = time.ParseDuration(value); err != nil || o.Timeout <= 0 {
-				return fmt.Errorf("redis: timeout=%q is no duration such as 10s", value)
-			}
-		case "addr":
-		case "master":
-			o.Master = value
-		case "ca":
-			ca = value
-		case "cert":
-			cert = value
-		case "key":
-			key = value
-		case "password_file":
-			if o.Password != "" {
-				return errors.New("redis: there is a password in the URL and a password_file")
-			}
-			o.Password, err = readSecret(name, value)
-		case "sentinel_user":
-			o.SentinelUsername = value
-		case "sentinel_password_file":
-			o.SentinelPassword, err = readSecret(name, value)
-		case "check":
-			if value != "on" && value != "off" {
-				return errors.New("redis: check is on or off")
-			}
-			o.NoCheck = value == "off"
-		default:
-			return fmt.Errorf("redis: unknown parameter %q; known: %s", name, strings.Join(parameters, ", "))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return o.certificates(ca, cert, key)
-}
-
-func readSecret(name, file string) (string, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("redis: %s: %w", name, err)
-	}
-	return strings.TrimRight(string(raw), "\r\n"), nil
-}
-
-func (o *Options) certificates(ca, cert, key string) error {
-	if ca+cert+key == "" {
-		return nil
-	}
-	if o.TLS == nil {
-		return errors.New("redis: ca, cert and key need rediss")
-	}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return fmt.Errorf("redis: ca: %w", err)
-		}
-		o.TLS.RootCAs = x509.NewCertPool()
-		if !o.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("redis: ca: no certificate in %s", ca)
-		}
-	}
-	if (cert == "") != (key == "") {
-		return errors.New("redis: cert and key go together")
-	}
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return fmt.Errorf("redis: cert and key: %w", err)
-		}
-		o.TLS.Certificates = []tls.Certificate{pair}
-	}
-	return nil
-}
-
-// addresses reads host:port,host:port and the addr parameters.
-func (o *Options) addresses(hosts string, more []string) error {
-	port := "6379"
-	if o.Mode == Sentinel {
-		port = "26379"
-	}
-	list := more
-	if hosts != "" {
-		list = append(strings.Split(hosts, ","), more...)
-	}
-	for _, addr := range list {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			addr = net.JoinHostPort(strings.Trim(addr, "[]"), port)
-		}
-		if host, p, err := net.SplitHostPort(addr); err != nil || host == "" || p == "" {
-			return fmt.Errorf("redis: %q is no host:port", addr)
-		}
-		o.Addrs = append(o.Addrs, addr)
-	}
-	return nil
 }
 
 // validate reports options that don't go together.
