@@ -16,14 +16,17 @@ import (
 // is newer than this code; e then has what could be read.
 func DecodeEvent(data []byte, e *Event) error {
 	*e = Event{}
-	s := scanner{data: data}
+	return decodeEvent(&scanner{data: data}, e)
+}
+
+func decodeEvent(s *scanner, e *Event) error {
 	s.event(e)
 	s.end()
 	err := s.err
 	switch {
 	case err != nil:
 		// A newer version may give a known member another type.
-		if v, t := versionOf(data); v > 0 && v > MaxVersion(Type(t)) && t != "" {
+		if v, t := versionOf(s.data); v > 0 && v > MaxVersion(Type(t)) && t != "" {
 			e.V, e.Type = v, Type(t)
 			err = unknownVersion(t, v)
 		}
@@ -104,7 +107,7 @@ func (s *scanner) event(e *Event) {
 		case "at":
 			e.At = s.int64()
 		case "id":
-			e.ID = s.string()
+			e.ID = s.name()
 		case "seq":
 			e.Seq = s.uint64()
 		case "run":
@@ -112,15 +115,15 @@ func (s *scanner) event(e *Event) {
 		case "prev":
 			e.Prev = s.uint64()
 		case "path":
-			e.Path = s.string()
+			e.Path = s.name()
 		case "act":
 			e.Act = s.uint64()
 		case "attempt":
 			e.Attempt = s.int()
 		case "definition":
-			e.Definition = s.string()
+			e.Definition = s.name()
 		case "plan":
-			e.Plan = s.string()
+			e.Plan = s.name()
 		case "planData":
 			e.PlanData = s.raw()
 		case "params":
@@ -134,7 +137,7 @@ func (s *scanner) event(e *Event) {
 		case "ends":
 			e.Ends = s.ends()
 		case "choice":
-			e.Choice = s.string()
+			e.Choice = s.name()
 		case "choices":
 			e.Choices = s.strings()
 		case "items":
@@ -169,9 +172,9 @@ func (s *scanner) event(e *Event) {
 			e.Held = new(Request)
 			s.request(e.Held)
 		case "topic":
-			e.Topic = s.string()
+			e.Topic = s.name()
 		case "key":
-			e.Key = s.string()
+			e.Key = s.name()
 		case "value":
 			e.Value = s.string()
 		case "msg":

@@ -19,6 +19,8 @@ type scanner struct {
 	first  bool      // no element of the innermost object or array was read yet
 	depth  int       // of objects
 	keys   [8][]byte // the member being read, of each open object
+
+	decoder *EventDecoder // nil: nothing is shared
 }
 
 func (s *scanner) fail(format string, args ...any) {
@@ -255,6 +257,14 @@ func hex4(b []byte) rune {
 }
 
 func (s *scanner) string() string { return string(s.text()) }
+
+// name is a string that other events are likely to have too.
+func (s *scanner) name() string {
+	if s.decoder == nil {
+		return s.string()
+	}
+	return s.decoder.name(s.text())
+}
 
 // base64 is a string's bytes; null is nil.
 func (s *scanner) base64() []byte {

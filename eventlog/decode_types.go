@@ -8,14 +8,14 @@ import (
 // The parts of events and requests. Members that are not known are dropped.
 
 func (s *scanner) starts() []Start {
-	list := []Start{}
+	list, shared := s.decoder.room()
 	for s.array(); s.more(']'); {
 		list = append(list, Start{})
 		v := &list[len(list)-1]
 		for s.object(); s.more('}'); {
 			switch string(s.key()) {
 			case "path":
-				v.Path = s.string()
+				v.Path = s.name()
 			case "kind":
 				v.Kind = s.kind()
 			case "due":
@@ -26,6 +26,9 @@ func (s *scanner) starts() []Start {
 				s.skip(0)
 			}
 		}
+	}
+	if shared {
+		list = s.decoder.use(list)
 	}
 	return list
 }
@@ -38,11 +41,11 @@ func (s *scanner) ends() []End {
 		for s.object(); s.more('}'); {
 			switch string(s.key()) {
 			case "path":
-				v.Path = s.string()
+				v.Path = s.name()
 			case "kind":
 				v.Kind = s.kind()
 			case "status":
-				v.Status = s.string()
+				v.Status = s.name()
 			default:
 				s.skip(0)
 			}
@@ -106,7 +109,7 @@ func (s *scanner) taskKeys() []TaskKey {
 		for s.object(); s.more('}'); {
 			switch string(s.key()) {
 			case "path":
-				v.Path = s.string()
+				v.Path = s.name()
 			case "value":
 				v.Value = s.string()
 			default:
@@ -125,9 +128,9 @@ func (s *scanner) keyRefs() []KeyRef {
 		for s.object(); s.more('}'); {
 			switch string(s.key()) {
 			case "topic":
-				v.Topic = s.string()
+				v.Topic = s.name()
 			case "key":
-				v.Key = s.string()
+				v.Key = s.name()
 			case "value":
 				v.Value = s.string()
 			default:
@@ -318,7 +321,7 @@ func (s *scanner) position() *Position {
 	for s.object(); s.more('}'); {
 		switch string(s.key()) {
 		case "topicId":
-			v.TopicID = s.string()
+			v.TopicID = s.name()
 		case "offset":
 			v.Offset = s.int64()
 		case "forwarded":
@@ -342,11 +345,11 @@ func (s *scanner) sourceMarks() []SourceMark {
 		for s.object(); s.more('}'); {
 			switch string(s.key()) {
 			case "topicId":
-				v.TopicID = s.string()
+				v.TopicID = s.name()
 			case "partition":
 				v.Partition = s.int32()
 			case "key":
-				v.Key = s.string()
+				v.Key = s.name()
 			case "pos":
 				v.Pos = s.int64()
 			case "index":

@@ -333,6 +333,12 @@ func (p *partition) dbOptions() *cdb.Options {
 			},
 		},
 	}
+	if p.aside {
+		// It is read little before it is put in its place, and may never have so many tables that
+		// it must be sorted; what is left to sort then is for who opens it.
+		o.L0CompactionThreshold, o.L0StopWritesThreshold = 16, 48
+		o.LBaseMaxBytes = 256 << 20
+	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		o.Levels[i].IndexBlockSize = 256 << 10 // an index of two levels costs each seek more than it saves

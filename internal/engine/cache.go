@@ -14,16 +14,21 @@ type cache struct {
 
 	instances []string // in the order in which they came; a used one goes to the end
 	keys      []eventlog.KeyRef
-	used      map[string]bool
-	size      map[string]int64
+	known     map[string]*cached
 	total     int64
+}
+
+// cached is an instance in memory.
+type cached struct {
+	size int64
+	used bool // since it came or was spared
 }
 
 // cachedKeys is how many correlation keys stay in memory.
 const cachedKeys = 2000
 
 func newCache() cache {
-	return cache{stored: map[string]indexed{}, used: map[string]bool{}, size: map[string]int64{}}
+	return cache{stored: map[string]indexed{}, known: map[string]*cached{}}
 }
 
 // instanceSize is a rough count of the bytes that an instance takes in memory.
@@ -43,14 +48,17 @@ func instanceSize(i *machine.Instance) int64 {
 
 // note says that an instance is in memory and was used.
 func (c *cache) note(id string, i *machine.Instance) {
-	if _, known := c.size[id]; !known {
+	k := c.known[id]
+	if k == nil {
+		k = &cached{}
+		c.known[id] = k
 		c.instances = append(c.instances, id)
 	} else {
-		c.used[id] = true
+		k.used = true
 	}
 	n := instanceSize(i)
-	c.total += n - c.size[id]
-	c.size[id] = n
+	c.total += n - k.size
+	k.size = n
 }
 
 // evict drops clean entities until the cache fits, oldest first, those used since the last
@@ -71,14 +79,15 @@ func (c *cache) evict(s *machine.State, limit int64, dirtyToo bool) {
 	for rounds := len(c.instances); rounds > 0 && c.total > limit; rounds-- {
 		id := c.instances[0]
 		c.instances = c.instances[1:]
+		k := c.known[id]
 		_, dirty := s.Changed[machine.Row{Kind: machine.RowInstance, ID: id}]
-		if (dirty || c.used[id]) && !dirtyToo || s.Frozen[id] != "" {
-			delete(c.used, id)
+		if (dirty || k.used) && !dirtyToo || s.Frozen[id] != "" {
+			k.used = false
 			c.instances = append(c.instances, id)
 			continue
 		}
-		c.total -= c.size[id]
-		delete(c.size, id)
+		c.total -= k.size
+		delete(c.known, id)
 		delete(s.Instances, id)
 	}
 	for rounds := len(c.keys); rounds > 0 && len(c.keys) >= cachedKeys; rounds-- {
@@ -96,7 +105,8 @@ func (c *cache) evict(s *machine.State, limit int64, dirtyToo bool) {
 func (o *owner) batch() *projection.Batch {
 	s := o.st
 	b := &projection.Batch{Expected: o.mark.N,
-		New: projection.Watermark{N: s.N, Epoch: o.epoch, Offset: o.last.offset, LogID: o.logID, Sum: o.last.sum}}
+		New: projection.Watermark{N: s.N, Epoch: o.epoch, Offset: o.last.offset, LogID: o.logID, Sum: o.last.checksum()}}
+	b.Put = make([]projection.Row, 0, 3*len(s.Changed)) // an instance and its list entries
 	for r := range s.Changed {
 		if r.Kind != machine.RowInstance {
 			row(s, r, b)
@@ -114,7 +124,7 @@ func (o *owner) batch() *projection.Batch {
 	b.Put, o.block.done = append(b.Put, o.block.done...), nil
 	b.Del, o.block.dropped = append(b.Del, o.block.dropped...), nil
 	mergeDeltas(b)
-	o.cache.flight, s.Changed = s.Changed, make(map[machine.Row]struct{}, len(s.Changed))
+	o.cache.flight = s.TakeChanged()
 	o.flight = b
 	return b
 }

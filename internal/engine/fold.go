@@ -154,7 +154,7 @@ func (f *fold) event(ev *eventlog.Event) error {
 		return nil
 	}
 	f.st.N = ev.N - 1
-	clear(f.st.Changed)
+	f.st.ForgetChanged()
 	if err := f.st.Evolve(&e); err != nil {
 		return err
 	}

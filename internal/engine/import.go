@@ -159,7 +159,7 @@ func (x *importSource) event(p int32, value []byte) error {
 	if _, key, isKey := machine.Touches(ev); isKey && s.Keys[key] == nil {
 		s.Keys[key] = &machine.KeyState{}
 	}
-	clear(s.Changed)
+	s.ForgetChanged()
 	if err := s.Evolve(ev); err != nil {
 		return fmt.Errorf("%w: %w", ErrExport, err)
 	}

@@ -294,7 +294,7 @@ func (p *importPart) turn(ctx context.Context, requests []eventlog.Request, ack 
 			return "", err
 		}
 	}
-	clear(p.s.Changed)
+	p.s.ForgetChanged()
 	return answer, nil
 }
 

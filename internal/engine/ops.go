@@ -83,10 +83,21 @@ type result struct {
 	topicID   string // opConsume: of the requests topic; opAcquire: of the events topic
 }
 
+// tailEvent is an event that was read from the log. What the event points to is good until the
+// next piece is asked for; the fold keeps nothing of it but strings and raw JSON.
 type tailEvent struct {
 	event  *eventlog.Event
 	offset int64
-	sum    uint64
+	value  []byte // as recorded
+	sum    uint64 // its checksum, when value is nil
+}
+
+// checksum is that of the value: of most events nobody wants to know it.
+func (t *tailEvent) checksum() uint64 {
+	if t.value != nil {
+		t.sum, t.value = eventlog.Checksum(t.value), nil
+	}
+	return t.sum
 }
 
 // jobKey names a run of user code.

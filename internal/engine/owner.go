@@ -111,8 +111,9 @@ type owner struct {
 
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool
-	from      uint64 // event with which the next piece begins
-	met       *met   // of a recovery that began with an empty store
+	touched   []string // memory of the ids that an event touches
+	from      uint64   // event with which the next piece begins
+	met       *met     // of a recovery that began with an empty store
 
 	storedMarks map[eventlog.Source]eventlog.Mark // see ownerRules.marksFromStore
 
@@ -323,7 +324,7 @@ func (o *owner) ownedLate() op {
 	if err := o.st.Evolve(o.owned); err != nil {
 		return o.fail(err)
 	}
-	o.last = tailEvent{offset: o.barrier, sum: eventlog.Checksum(eventlog.AppendEvent(nil, o.owned))}
+	o.last = tailEvent{offset: o.barrier, value: eventlog.AppendEvent(nil, o.owned)}
 	o.block.note(o.owned)
 	o.phase = ready
 	return o.loop()

@@ -156,10 +156,12 @@ func (o *owner) recover() op {
 			if err := s.Evolve(e); err != nil {
 				return o.fail(err)
 			}
-			ids, key, isKey := machine.Touches(e)
-			o.noteAll(ids, key, isKey)
-			o.last = tailEvent{offset: t.offset, sum: t.sum}
-		} else if e.N == o.mark.N && t.sum != o.mark.Sum {
+			o.touched, _, _ = machine.AppendTouched(o.touched[:0], e)
+			for _, id := range o.touched {
+				o.cache.note(id, s.Instances[id])
+			}
+			o.last = tailEvent{offset: t.offset, value: t.value}
+		} else if e.N == o.mark.N && t.checksum() != o.mark.Sum {
 			return o.drop() // protocol rule 25: the store is of another history
 		}
 		o.block.note(e)
@@ -257,15 +259,17 @@ const readAhead = 2000
 
 // missingOf is what the first event of the piece lacks, and with it what the rest does.
 func (o *owner) missingOf(chunk []tailEvent) *opRead {
-	ids, key, isKey := machine.Touches(chunk[0].event)
+	ids, key, isKey := machine.AppendTouched(o.touched[:0], chunk[0].event)
+	o.touched = ids
 	m := o.missing(nil, ids, key, isKey)
 	if m == nil {
 		return nil
 	}
 	for _, t := range chunk[1:min(len(chunk), readAhead)] {
-		ids, key, isKey := machine.Touches(t.event)
+		ids, key, isKey = machine.AppendTouched(ids[:0], t.event)
 		m = o.missing(m, ids, key, isKey)
 	}
+	o.touched = ids
 	return m
 }
 
@@ -340,14 +344,6 @@ func (o *owner) readAt(n uint64) bool { return n == o.readable[0] || n == o.read
 func lastUint64(key []byte) uint64 {
 	n, _, _ := projection.CutUint64(key[len(key)-8:])
 	return n
-}
-
-// noteAll tells the cache what an event or request used.
-func (o *owner) noteAll(ids []string, key eventlog.KeyRef, isKey bool) {
-	for _, id := range ids {
-		o.cache.note(id, o.st.Instances[id])
-	}
-	_ = isKey
 }
 
 // indexed takes the index entries: what is due soon, and whose handlers ran.

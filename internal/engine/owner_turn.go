@@ -341,7 +341,7 @@ func (o *owner) close() op {
 	if err := o.encode(&a); err != nil {
 		return o.fail(err)
 	}
-	o.last.sum = eventlog.Checksum(a.events[len(a.events)-1])
+	o.last.value = a.events[len(a.events)-1]
 	if o.rules.effectsEarly {
 		o.follow()
 	}

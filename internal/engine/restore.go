@@ -106,7 +106,7 @@ func (r *runner) eventAt(offset, until int64) (*tailEvent, int64, error) {
 				return nil, 0, err
 			}
 			if e != nil {
-				return &tailEvent{e, records[k].Offset, eventlog.Checksum(records[k].Value)}, next, nil
+				return &tailEvent{event: e, offset: records[k].Offset, value: records[k].Value}, next, nil
 			}
 		}
 		at = next
@@ -158,7 +158,7 @@ func (r *runner) ofThisHistory(m snapshot.Manifest) error {
 	switch {
 	case err != nil:
 		return err
-	case e == nil || e.event.N != m.N || e.sum != m.Sum:
+	case e == nil || e.event.N != m.N || e.checksum() != m.Sum:
 		return fmt.Errorf("event %d at offset %d is another one", m.N, m.Offset)
 	}
 	return nil

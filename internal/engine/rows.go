@@ -74,7 +74,8 @@ func sourceKey(s eventlog.Source) []byte {
 
 // dueKey holds the whole entry, so that it is read back without a value.
 func dueKey(d machine.Due) []byte {
-	b := projection.AppendInt64(nil, d.At)
+	b := make([]byte, 0, len(d.Type)+len(d.ID)+len(d.Path)+46)
+	b = projection.AppendInt64(b, d.At)
 	b = projection.AppendString(b, string(d.Type))
 	b = projection.AppendString(b, d.ID)
 	b = projection.AppendString(b, d.Path)
@@ -133,21 +134,23 @@ func parseDue(key []byte) (machine.Due, error) {
 }
 
 func runKey(id string, w machine.Work) []byte {
-	b := projection.AppendString(nil, id)
+	b := make([]byte, 0, len(id)+len(w.Path)+20)
+	b = projection.AppendString(b, id)
 	b = projection.AppendString(b, w.Path)
 	b = projection.AppendUint64(b, w.Act)
 	return projection.AppendUint64(b, uint64(w.Attempt))
 }
 
 func listKey(status, definition string, created int64, id string) []byte {
-	b := projection.AppendString(nil, status)
+	b := make([]byte, 0, len(status)+len(definition)+len(id)+12)
+	b = projection.AppendString(b, status)
 	b = projection.AppendString(b, definition)
 	b = projection.AppendInt64(b, created)
 	return append(b, id...)
 }
 
 func listAllKey(created int64, id string) []byte {
-	return append(projection.AppendInt64(nil, created), id...)
+	return append(projection.AppendInt64(make([]byte, 0, 8+len(id)), created), id...)
 }
 
 func countKey(definition, status string) []byte {

@@ -36,6 +36,7 @@ type runner struct {
 	tail      eventlog.Reader
 	tailBuf   []tailEvent
 	tailOff   int64
+	lent      tailMemory
 	life      context.Context
 	end       context.CancelCauseFunc
 	wg        sync.WaitGroup

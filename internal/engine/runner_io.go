@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,10 +75,9 @@ func (r *runner) readTail(x opTail) (res result) {
 	}
 	for len(res.tail) == 0 {
 		if len(r.tailBuf) > 0 {
-			for _, t := range r.tailBuf {
-				if t.event.N >= x.first() {
-					res.tail = append(res.tail, t)
-				}
+			first := slices.IndexFunc(r.tailBuf, func(t tailEvent) bool { return t.event.N >= x.first() })
+			if first >= 0 {
+				res.tail = r.tailBuf[first:]
 			}
 			r.tailBuf = nil
 		} else if r.tailOff > x.until {
@@ -92,23 +92,26 @@ func (r *runner) readTail(x opTail) (res result) {
 	return res
 }
 
-// tailNext reads the next records up to the barrier.
+// tailNext reads the next records up to the barrier, into the memory of those before.
 func (r *runner) tailNext(x opTail) (tail []tailEvent, err error) {
 	records, next, err := r.tail.Next(r.life)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
 	r.tailOff = next
-	for _, rec := range records {
+	tail = r.lent.tail[:0]
+	defer func() { r.lent.tail = tail[:0] }()
+	for k := range records {
+		rec := &records[k]
 		if rec.Offset > x.until || eventlog.IsBarrier(rec.Value) {
 			continue
 		}
-		e := &eventlog.Event{}
-		if err := eventlog.DecodeEvent(rec.Value, e); err != nil {
+		e := r.lent.event(len(tail))
+		if err := r.lent.decoder.Decode(rec.Value, e); err != nil {
 			return nil, fmt.Errorf("decode event at offset %d of partition %d: %w", rec.Offset, r.partition, err)
 		}
 		if e.N >= x.first() {
-			tail = append(tail, tailEvent{e, rec.Offset, eventlog.Checksum(rec.Value)})
+			tail = append(tail, tailEvent{event: e, offset: rec.Offset, value: rec.Value})
 		}
 	}
 	return tail, nil
@@ -120,6 +123,22 @@ func (x opTail) first() uint64 {
 		return min(x.early, x.from)
 	}
 	return x.from
+}
+
+// tailMemory is the memory of the piece of the log that was read last.
+type tailMemory struct {
+	tail    []tailEvent
+	events  [][]eventlog.Event
+	decoder eventlog.EventDecoder
+}
+
+// event is the memory of event k of the piece.
+func (m *tailMemory) event(k int) *eventlog.Event {
+	const block = 256
+	if k/block == len(m.events) {
+		m.events = append(m.events, make([]eventlog.Event, block))
+	}
+	return &m.events[k/block][k%block]
 }
 
 // seek opens the reader such that its first event is not above the one asked for.
@@ -162,6 +181,7 @@ func (r *runner) closeTail() {
 		}
 	}
 	r.tail, r.tailBuf = nil, nil
+	r.lent = tailMemory{}
 }
 
 func (r *runner) acquire(epoch uint64) (res result) {

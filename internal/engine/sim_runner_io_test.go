@@ -72,7 +72,7 @@ func (r *simRunner) readTail(x opTail) (res result) {
 		if err := eventlog.DecodeEvent(e.value, ev); err != nil {
 			return result{err: err}
 		}
-		res.tail = append(res.tail, tailEvent{ev, e.offset, eventlog.Checksum(e.value)})
+		res.tail = append(res.tail, tailEvent{event: ev, offset: e.offset, value: e.value})
 	}
 	return res
 }

@@ -280,7 +280,7 @@ func (s *slice) event(ev *eventlog.Event) error {
 		return nil
 	}
 	s.st.N = ev.N - 1
-	clear(s.st.Changed)
+	s.st.ForgetChanged()
 	return s.st.Evolve(&e)
 }
 

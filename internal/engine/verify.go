@@ -109,7 +109,7 @@ func (v *Verified) partition(ctx context.Context, log eventlog.Log, store projec
 		o := f.r.o
 		if o.st.N < w.N {
 			v.differ(p, fmt.Sprintf("the store stands at event %d, the log ends at event %d", w.N, o.st.N))
-		} else if o.last.sum != w.Sum {
+		} else if o.last.checksum() != w.Sum {
 			v.differ(p, fmt.Sprintf("event %d is not the one that the store has folded", w.N))
 		}
 		for id := range o.st.Frozen {

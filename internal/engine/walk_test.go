@@ -64,7 +64,7 @@ func (l *lives) turn() []*eventlog.Event {
 	if l.r.IntN(40) == 0 {
 		l.now += 26 * 3600_000
 	}
-	clear(l.s.Changed)
+	l.s.ForgetChanged()
 	return t.Events
 }
 

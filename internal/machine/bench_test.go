@@ -57,7 +57,7 @@ func benchmarkInstances(b *testing.B, nodes []Node, patch json.RawMessage, keys 
 		}
 		if k%256 == 255 { // as an owner evicts what has been stored
 			clear(s.Instances)
-			clear(s.Changed)
+			s.ForgetChanged()
 			clear(s.Keys)
 		}
 	}

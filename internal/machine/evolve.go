@@ -24,6 +24,11 @@ const (
 // Touches names what an event changes beside the partition's own part: at most one instance
 // of its own (id), those of refusals, and one correlation key.
 func Touches(e *eventlog.Event) (ids []string, key eventlog.KeyRef, hasKey bool) {
+	return AppendTouched(nil, e)
+}
+
+// AppendTouched is Touches with the memory of an earlier list of ids.
+func AppendTouched(ids []string, e *eventlog.Event) (_ []string, key eventlog.KeyRef, hasKey bool) {
 	if e.ID != "" && instancePart(e) {
 		ids = append(ids, e.ID)
 	}
@@ -94,7 +99,10 @@ func (s *State) Evolve(e *eventlog.Event) error {
 	}
 	// protocol rule 12: positions and watermarks first and apart from the instance.
 	s.N, s.At = e.N, max(s.At, e.At)
-	s.changed(Row{Kind: RowPosition}) // it has At
+	if s.moved != s.noting {
+		s.moved = s.noting
+		s.changed(Row{Kind: RowPosition}) // it has At
+	}
 	s.position(e)
 	switch e.Type {
 	case eventlog.PartitionOwned:
@@ -259,10 +267,10 @@ func (s *State) body(i *Instance, e *eventlog.Event) {
 	if e.Seq == 0 || s.Frozen[i.ID] != "" {
 		return
 	}
-	good := i.remember(e)
+	s.before.remember(i, e)
 	defer func() {
 		if r := recover(); r != nil {
-			i.Body = good.body()
+			i.Body = s.before.body()
 			s.Frozen[i.ID] = fmt.Sprintf("fold %s: %v\n%s", e.Type, r, debug.Stack())
 		}
 	}()

@@ -135,6 +135,7 @@ type Instance struct {
 	Quarantined string `json:"quarantined,omitempty"` // the reason
 
 	handed *eventlog.Message // from the buffer to the listener, within the fold of one event
+	noted  *noting           // State.noting of the state that has it among its changed rows
 }
 
 // Terminal says that the current run has ended.
@@ -305,7 +306,8 @@ type State struct {
 	Instances map[string]*Instance
 	Keys      map[eventlog.KeyRef]*KeyState
 
-	// Changed collects the rows that events changed since it was last emptied.
+	// Changed collects the rows that events changed since it was last emptied, which
+	// TakeChanged and ForgetChanged alone do.
 	Changed map[Row]struct{}
 	// BeforeChange, if set, is called with an instance as it was before the first change
 	// since Changed was emptied.
@@ -315,7 +317,17 @@ type State struct {
 	Frozen map[string]string
 	// Inject is called before the instance's part of an event is folded; tests panic in it.
 	Inject func(*eventlog.Event)
+
+	// noting is another one each time Changed is emptied: an instance that bears it is in there,
+	// and so is the position when moved is it. Rows are slow to look up.
+	noting *noting
+	moved  *noting
+
+	before undo // memory of the fold of one event
 }
+
+// noting is known by its address.
+type noting struct{ _ byte }
 
 // delivery of a message to a partition.
 type delivery struct {
@@ -357,14 +369,31 @@ func NewState(partition, partitions int32) *State {
 		AckDue: map[int32]eventlog.Mark{}, Matched: map[uint64]*Matched{},
 		fans: map[uint64]*Matched{}, unacked: map[int32][]delivery{},
 		Instances: map[string]*Instance{}, Keys: map[eventlog.KeyRef]*KeyState{},
-		Changed: map[Row]struct{}{}, Frozen: map[string]string{},
+		Changed: map[Row]struct{}{}, Frozen: map[string]string{}, noting: new(noting),
 	}
+}
+
+// TakeChanged gives the caller what is in Changed, which begins anew.
+func (s *State) TakeChanged() map[Row]struct{} {
+	taken := s.Changed
+	s.Changed, s.noting = make(map[Row]struct{}, len(taken)), new(noting)
+	return taken
+}
+
+// ForgetChanged empties Changed.
+func (s *State) ForgetChanged() {
+	clear(s.Changed)
+	s.noting = new(noting)
 }
 
 func (s *State) changed(r Row) { s.Changed[r] = struct{}{} }
 
 // changes notes that the instance is about to change.
 func (s *State) changes(i *Instance) {
+	if i.noted == s.noting {
+		return
+	}
+	i.noted = s.noting
 	r := Row{Kind: RowInstance, ID: i.ID}
 	if s.BeforeChange != nil {
 		if _, already := s.Changed[r]; !already {

@@ -12,6 +12,9 @@ import (
 type undo struct {
 	was   Body
 	tasks []kept // of was.Tasks, as they were; nil = was.Tasks is a copy
+	// The memory of copies, used again for the next event.
+	copied []Task
+	keys   []eventlog.TaskKey
 }
 
 type kept struct {
@@ -19,14 +22,19 @@ type kept struct {
 	task  Task
 }
 
-func (i *Instance) remember(e *eventlog.Event) undo {
-	u := undo{was: i.Body}
-	if len(e.Keys) > 0 {
-		u.was.Keys = slices.Clone(i.Keys)
+func (u *undo) remember(i *Instance, e *eventlog.Event) {
+	u.was, u.tasks = i.Body, nil
+	all := len(i.Tasks) <= manyTasks || i.changesMuch(e)
+	if len(i.Keys) > 0 && (all || len(e.Keys) > 0) {
+		u.keys = append(u.keys[:0], i.Keys...)
+		u.was.Keys = u.keys
 	}
-	if len(i.Tasks) <= manyTasks || i.changesMuch(e) {
-		u.was.Tasks, u.was.Keys = slices.Clone(i.Tasks), slices.Clone(i.Keys)
-		return u
+	if all {
+		if len(i.Tasks) > 0 {
+			u.copied = append(u.copied[:0], i.Tasks...)
+			u.was.Tasks = u.copied
+		}
+		return
 	}
 	u.tasks = []kept{}
 	u.keep(i, e.Path)
@@ -39,7 +47,6 @@ func (i *Instance) remember(e *eventlog.Event) undo {
 	for k := range e.Keys {
 		u.keep(i, e.Keys[k].Path)
 	}
-	return u
 }
 
 // changesMuch says that an event may change other tasks than those that it names, or forget
@@ -64,12 +71,12 @@ func (u *undo) keep(i *Instance, path string) {
 	}
 }
 
-// body is the body as it was.
+// body is the body as it was. Its memory is the caller's from then on.
 func (u *undo) body() Body {
-	if u.tasks != nil {
-		for _, k := range u.tasks {
-			u.was.Tasks[k.index] = k.task
-		}
+	was := u.was
+	for _, k := range u.tasks {
+		was.Tasks[k.index] = k.task
 	}
-	return u.was
+	*u = undo{}
+	return was
 }

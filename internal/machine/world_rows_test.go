@@ -55,7 +55,7 @@ func (p *part) store() {
 			p.index(row, value, 1)
 		}
 	}
-	clear(all.Changed)
+	all.ForgetChanged()
 }
 
 func (p *part) index(row Row, value string, by int) {
