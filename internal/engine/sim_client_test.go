@@ -114,6 +114,9 @@ func (w *world) clientCall() {
 		r.Type = eventlog.DeleteInstance
 	default:
 		r.Type = eventlog.ReleaseInstance
+		if w.chance(300) { // as if it had just started
+			r.State = w.fresh("short")
+		}
 	}
 	call := &simCall{request: r}
 	w.clients.calls = append(w.clients.calls, call)
@@ -123,6 +126,16 @@ func (w *world) clientCall() {
 		w.clients.waits = append(w.clients.waits, wait)
 		w.ask(wait)
 	}
+}
+
+// fresh is the state of an instance of which nothing has run.
+func (w *world) fresh(definition string) json.RawMessage {
+	for _, c := range w.plans {
+		if c.plan.Name == definition {
+			return json.RawMessage(fmt.Sprintf(`{"definition":%q,"plan":%q,"status":"EXECUTING","params":{"x":"k0"}}`, definition, c.plan.Hash()))
+		}
+	}
+	return nil
 }
 
 // door is an owner that takes calls of a partition, or nil.

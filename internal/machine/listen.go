@@ -23,7 +23,8 @@ func (t *Turn) transitWith(plan *Plan, i *Instance, e *eventlog.Event) {
 	if e.Type == eventlog.InstanceStarted {
 		e.Run = s.N + 1
 	}
-	if plan != nil && plan.HasListeners() {
+	// A release may have given the instance another plan than that which it subscribed for.
+	if plan != nil && (plan.HasListeners() || len(i.Subs)+len(i.Buffer) > 0) {
 		t.subscriptions(plan, i, e)
 	}
 	t.emit(e)

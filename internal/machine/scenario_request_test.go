@@ -55,8 +55,8 @@ func (s *scenario) request(f []string) (*part, eventlog.Request) {
 		case slices.Contains([]string{"definition", "plan", "request", "reason", "error", "key", "value", "choice", "stop"}, name):
 			set(name, value)
 		default:
-			if p := s.w.current["Pair"]; p != nil {
-				value = strings.ReplaceAll(value, "PLAN", p.Hash())
+			for _, p := range s.w.current {
+				value = strings.ReplaceAll(value, "PLAN:"+p.Name, p.Hash())
 			}
 			object[name] = json.RawMessage(value)
 		}
