@@ -18,7 +18,7 @@ type Point struct {
 	time   int64 // ms
 	n      uint64
 	offset int64
-	ns     map[int32]uint64
+	ns     map[int32]uint64 // numbers or offsets, by partition
 }
 
 type pointKind byte
@@ -29,6 +29,7 @@ const (
 	pointEvent
 	pointEvents
 	pointOffset
+	pointOffsets
 )
 
 // ErrPoint: the point does not fit what is asked for.
@@ -51,18 +52,25 @@ func AtEvents(n map[int32]uint64) Point { return Point{by: pointEvents, ns: n} }
 // events topic.
 func AtOffset(offset int64) Point { return Point{by: pointOffset, offset: offset} }
 
+// AtOffsets is the state of the events up to an offset of the events topic for each partition; a
+// partition that is not named is as it is now.
+func AtOffsets(offsets map[int32]uint64) Point { return Point{by: pointOffsets, ns: offsets} }
+
 // IsNow says whether the point is the zero Point.
 func (p Point) IsNow() bool { return p.by == pointNow }
 
 // of narrows the point to a partition.
 func (p Point) of(partition int32) Point {
-	if p.by != pointEvents {
+	n, named := p.ns[partition]
+	switch {
+	case p.by != pointEvents && p.by != pointOffsets:
 		return p
+	case !named:
+		return Point{}
+	case p.by == pointOffsets:
+		return AtOffset(int64(n))
 	}
-	if n, ok := p.ns[partition]; ok {
-		return AtEvent(n)
-	}
-	return Point{}
+	return AtEvent(n)
 }
 
 // covers says whether an event counts; the point is one of a partition.
@@ -397,7 +405,7 @@ func (s *finder) about(ctx context.Context, id string, from int64, until uint64,
 		// A look at others now and then tells whether the point is behind.
 		const look = 256
 		if !wanted {
-			if skipped++; skipped%look != 0 || p.by == pointOffset || p.by == pointNow && until == 0 {
+			if skipped++; skipped%look != 0 || until == 0 && (p.by == pointOffset || p.by == pointNow) {
 				return true, nil
 			}
 		}

@@ -18,7 +18,7 @@ import (
 
 // blockEvents is how many events a block has. Larger ones make the index smaller, and what a
 // filter takes for there more to read.
-var blockEvents uint64 = 8192 // tests make it smaller, before anything else
+var blockEvents uint64 = 4096 // tests make it smaller, before anything else
 
 // blockOf is the number of the block that has event n.
 func blockOf(n uint64) uint64 { return (max(n, 1) - 1) / blockEvents }
@@ -93,8 +93,8 @@ func typeBit(t eventlog.Type) byte {
 
 const (
 	formatNames = 1
-	nameBits    = 10 // bits of a filter for each name: one in 120 others is taken for there
-	nameProbes  = 7
+	nameBits    = 12 // bits of a filter for each name: one in 300 others is taken for there
+	nameProbes  = 8
 )
 
 // encodeNames makes the value of a row: the format, the types, the filter of different hashes.

@@ -112,16 +112,11 @@ func (s *finder) search(ctx context.Context, store projection.Store, id string, 
 	if len(l) == 1 && l[0].from == 1 {
 		return s.about(ctx, id, s.start, 0, p, also, do)
 	}
-	first, err := s.probe(ctx, s.start)
-	if err != nil || first.n == 0 {
-		return err
-	}
-	if p.by == pointTime || p.by == pointOffset { // numbers, offsets and times rise with each other
-		x, err := s.last(ctx, p)
-		if err != nil {
+	first := found{n: 1}
+	if s.start > 0 {
+		if first, err = s.probe(ctx, s.start); err != nil || first.n == 0 {
 			return err
 		}
-		p = AtEvent(x.n)
 	}
 	end := uint64(math.MaxUint64)
 	if p.by == pointEvent {
@@ -137,7 +132,7 @@ func (s *finder) search(ctx context.Context, store projection.Store, id string, 
 		if err != nil {
 			return err
 		}
-		if ev == nil { // the log ends before it
+		if ev == nil || !p.covers(ev.N, ev.At, offset) { // the log or the point ends before it
 			break
 		}
 		if until == math.MaxUint64 {
