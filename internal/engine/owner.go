@@ -118,6 +118,7 @@ type owner struct {
 	storedMarks map[eventlog.Source]eventlog.Mark // see ownerRules.marksFromStore
 
 	inbox    []unit
+	inboxed  int // bytes of inbox
 	results  []unit
 	calls    []unit
 	orphans  []unit
@@ -151,6 +152,7 @@ type unit struct {
 	offset  int64            // in the requests topic; -1 = it came another way
 	bad     *eventlog.Record // a request that can't be decoded
 	reason  string           // why
+	size    int              // bytes of a request that came by the log
 	token   any              // who is answered
 	read    bool             // only reads the instance
 	wait    bool             // reads it when its run has ended
@@ -185,6 +187,7 @@ func (o *owner) restart() op {
 	o.calls = append(o.undecided(), o.calls...)
 	o.askAgain()
 	o.st, o.turn, o.flight, o.queue, o.local, o.done, o.chunk = nil, nil, nil, nil, nil, nil, nil
+	o.inboxed = 0
 	o.inbox, o.results, o.orphans, o.outbox, o.replies, o.mended = nil, nil, nil, nil, nil, nil
 	o.timers, o.running, o.ackSince, o.storeErr = o.newTimers(), nil, 0, nil
 	o.effects = effects{replace: o.effects.replace}

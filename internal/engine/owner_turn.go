@@ -83,7 +83,11 @@ func (o *owner) gather() {
 	if o.leaving {
 		return
 	}
+	before := len(o.queue)
 	add(&o.inbox)
+	for k := range o.queue[before:] {
+		o.inboxed -= o.queue[before+k].size
+	}
 	// protocol rule 10: what the inbox held at recovery may have the result of a handler that
 	// seems to have been cut short.
 	if o.offset >= o.inboxEnd || o.rules.interruptEarly {

@@ -55,6 +55,7 @@ type runner struct {
 // mail is what came in since the last step.
 type mail struct {
 	inbox     []unit
+	inboxed   int // bytes of inbox
 	results   []unit
 	calls     []unit
 	left      []unit // waits whose callers have gone
@@ -192,11 +193,13 @@ func (r *runner) collect(ctx context.Context) error {
 	m := r.mail
 	r.mail = mail{forwarded: m.forwarded}
 	r.note()
-	if len(r.o.inbox) >= inboxLimit { // it would grow without end under an owner that waits
+	if inboxFull(len(r.o.inbox), r.o.inboxed) { // it would grow without end under an owner that waits
 		r.mail.inbox, m.inbox = m.inbox, nil
+		r.mail.inboxed, m.inboxed = m.inboxed, 0
 	}
 	if ctx.Err() != nil {
 		r.mail.inbox, m.inbox = nil, nil // the next owner reads them
+		r.mail.inboxed, m.inboxed = 0, 0
 		r.mail.calls, m.calls = m.calls, nil
 		m.left = nil // all waits end
 	}
@@ -204,6 +207,7 @@ func (r *runner) collect(ctx context.Context) error {
 	r.mu.Unlock()
 	r.o.leaving = ctx.Err() != nil
 	r.o.inbox = append(r.o.inbox, m.inbox...)
+	r.o.inboxed += m.inboxed
 	r.o.results = append(r.o.results, m.results...)
 	r.o.calls = append(r.o.calls, m.calls...)
 	for k := range m.left {
@@ -345,7 +349,7 @@ func (r *runner) idle(ctx context.Context, until int64) result {
 	}
 	r.mu.Lock()
 	r.note() // what came since collect, and nothing may come for long
-	left := len(r.mail.inbox) > 0 && len(r.o.inbox) < inboxLimit
+	left := len(r.mail.inbox) > 0 && !inboxFull(len(r.o.inbox), r.o.inboxed)
 	r.mu.Unlock()
 	if left { // by collect, and its wake is used up
 		return result{}
@@ -405,6 +409,7 @@ func (r *runner) release(cause error) {
 	r.closeStore()
 	r.mu.Lock()
 	r.ready, r.sent = false, time.Time{}
+	r.mail.inboxed = 0
 	r.mail.inbox, r.mail.results, r.mail.applied, r.mail.forwarded, r.mail.failed = nil, nil, nil, 0, nil
 	r.mu.Unlock()
 }

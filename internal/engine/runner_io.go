@@ -352,8 +352,14 @@ func (k *keyRead) read(ctx context.Context, store projection.View, key eventlog.
 	}
 }
 
-// inboxLimit is how many requests may wait for the owner in memory.
-const inboxLimit = 8192
+// inboxLimit and inboxBytes are how many requests may wait for the owner in memory, and as many
+// in its mail.
+const (
+	inboxLimit = 8192
+	inboxBytes = 8 << 20
+)
+
+func inboxFull(requests, bytes int) bool { return requests >= inboxLimit || bytes >= inboxBytes }
 
 // consume begins to read requests; read_uncommitted, since a foreign open transaction must
 // not stop an inbox. Protocol rule 14.
@@ -383,19 +389,24 @@ func (r *runner) consume(x opConsume) (res result) {
 				return
 			}
 			units := make([]unit, 0, len(records))
+			bytes := 0
 			for k := range records {
 				units = append(units, requestUnit(&records[k]))
+				bytes += units[k].size
 			}
 			if err := r.e.registry.learn(r.life, units); err != nil {
 				r.post(func(m *mail) { m.failed = err })
 				return
 			}
 			r.mu.Lock()
-			for len(r.mail.inbox) > inboxLimit && r.life.Err() == nil {
+			for inboxFull(len(r.mail.inbox), r.mail.inboxed) && r.life.Err() == nil {
 				r.room.Wait()
 			}
 			r.mu.Unlock()
-			r.post(func(m *mail) { m.inbox = append(m.inbox, units...) })
+			r.post(func(m *mail) {
+				m.inbox = append(m.inbox, units...)
+				m.inboxed += bytes
+			})
 		}
 	})
 	r.mu.Lock()
@@ -407,7 +418,7 @@ func (r *runner) consume(x opConsume) (res result) {
 }
 
 func requestUnit(rec *eventlog.Record) unit {
-	u := unit{offset: rec.Offset}
+	u := unit{offset: rec.Offset, size: len(rec.Key) + len(rec.Value)}
 	if err := eventlog.DecodeRequest(rec.Value, &u.request); err != nil {
 		u.bad, u.reason = rec, "request can't be decoded: "+err.Error()
 	}

@@ -39,6 +39,21 @@ func TestInboxIsBounded(t *testing.T) {
 	collect(inboxLimit, 2)
 	r.o.inbox = r.o.inbox[:10]
 	collect(12, 0)
+	r.o.inboxed = inboxBytes // few, but large
+	r.mail.inbox, r.mail.inboxed = []unit{request()}, 1
+	collect(12, 1)
+	r.o.inboxed -= inboxBytes
+	for k := range r.o.inbox {
+		r.o.inbox[k].size = 100
+		r.o.inboxed += 100
+	}
+	if r.o.gather(); len(r.o.inbox) > 0 || r.o.inboxed != 0 {
+		t.Errorf("of %d requests that are left %d bytes are counted", len(r.o.inbox), r.o.inboxed)
+	}
+	collect(1, 0)
+	if r.o.inboxed != 1 {
+		t.Errorf("%d bytes are counted, not 1", r.o.inboxed)
+	}
 }
 
 // TestSwampedOwnerTakesNothing: while a batch is on its way to the store, no more changes than
