@@ -30,7 +30,7 @@ func moment(q url.Values, name string) (m workflow.Moment, p *problem) {
 	}
 	m, err := workflow.ParseMoment(q.Get(name))
 	if err != nil {
-		x := bad(fmt.Sprintf("%s: %v; it must be a time (2026-11-24T10:00:00Z), how long ago (90m), an event number (117), offset:4711, event numbers by partition (0:117,1:98), or now", name, err))
+		x := bad(fmt.Sprintf("%s: %v; it must be a time (2026-11-24T10:00:00Z), how long ago (90m), an event number (117), offset:4711, event numbers or offsets by partition (0:117,1:98, offset:0:4711,1:98), or now", name, err))
 		p = &x
 	}
 	return m, p

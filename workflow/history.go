@@ -37,10 +37,14 @@ func AtEvents(n map[int32]uint64) Moment { return Moment{engine.AtEvents(n)} }
 // topic.
 func AtOffset(offset int64) Moment { return Moment{engine.AtOffset(offset)} }
 
+// AtOffsets is the state of the events up to an offset of the events topic for each partition, such
+// as a consumer's; a partition that is not named is as it is now.
+func AtOffsets(offsets map[int32]uint64) Moment { return Moment{engine.AtOffsets(offsets)} }
+
 // ParseMoment reads a moment as people write it: a time (2026-11-24T10:00:00Z; without a zone it
 // is UTC, and the time of day may be left out), how long ago (90m), an event number of the
 // instance's partition (117), an offset of it (offset:4711), event numbers for partitions
-// (0:117,1:98), or now.
+// (0:117,1:98) or offsets (offset:0:4711,1:98), or now.
 func ParseMoment(text string) (Moment, error) {
 	p, err := engine.ParsePoint(text, time.Now())
 	return Moment{p}, err

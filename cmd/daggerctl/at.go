@@ -13,6 +13,7 @@ const atHelp = "A moment is one of:\n\n" +
 	"  117                    an event number of the instance's partition, as show --events and history print it\n" +
 	"  offset:4711            an offset of the events topic, in the instance's partition\n" +
 	"  0:117,1:98             event numbers for partitions; the others are as they are now\n" +
+	"  offset:0:4711,1:98     offsets for partitions, likewise\n" +
 	"  now"
 
 // point reads what --at, --from and --to take.

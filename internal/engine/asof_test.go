@@ -117,12 +117,23 @@ func TestPast(t *testing.T) {
 	if diff := cmp.Diff(want, page, cmpopts.IgnoreUnexported(machine.Instance{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}
-	half := map[int32]uint64{}
+	half, offsets := map[int32]uint64{}, map[int32]uint64{3: 0}
 	for p, n := range now.AsOf() {
 		half[p] = n / 2
+		if p < 2 { // the others: one before its first event, one as it is now
+			s, err := newFinder(ctx, log, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x, err := s.last(ctx, AtEvent(n/2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			offsets[p] = uint64(x.offset)
+		}
 	}
 	middle := time.UnixMilli((page.Instances[0].Created + page.Instances[len(page.Instances)-1].Updated) / 2)
-	for _, point := range []Point{AtEvents(half), AtTime(middle), AtTime(time.UnixMilli(1)), AtTime(time.Now().Add(time.Hour))} {
+	for _, point := range []Point{AtEvents(half), AtOffsets(offsets), AtTime(middle), AtTime(time.UnixMilli(1)), AtTime(time.Now().Add(time.Hour))} {
 		past, err := ReadPast(ctx, log, point, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -155,6 +166,10 @@ func TestPast(t *testing.T) {
 		if diff := cmp.Diff(wantCounts, counts); diff != "" {
 			t.Errorf("counts as of %+v: %s", point, diff)
 		}
+	}
+	by, err := ReadPast(ctx, log, AtOffsets(offsets), nil)
+	if err != nil || by.AsOf()[0] != half[0] || by.AsOf()[1] != half[1] || by.AsOf()[2] != now.AsOf()[2] || by.AsOf()[3] > 1 {
+		t.Errorf("as of the offsets %v: events %v, %v; half is %v", offsets, by.AsOf(), err, half)
 	}
 	if _, err := ReadPast(ctx, log, AtEvent(3), nil); !errors.Is(err, ErrPoint) {
 		t.Errorf("a number for all partitions: %v", err)

@@ -11,7 +11,7 @@ import (
 var layouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"}
 
 // ParsePoint reads a point as people write it: a time, how long ago (90m), an event number,
-// offset:N, PARTITION:N pairs with commas between them, or now.
+// offset:N, PARTITION:N pairs with commas between them, offset: and such pairs, or now.
 func ParsePoint(text string, now time.Time) (Point, error) {
 	text = strings.TrimSpace(text)
 	if text == "now" {
@@ -24,6 +24,9 @@ func ParsePoint(text string, now time.Time) (Point, error) {
 		if n, err := strconv.ParseInt(rest, 10, 64); err == nil && n >= 0 {
 			return AtOffset(n), nil
 		}
+		if ns, ok := numbers(rest); ok {
+			return AtOffsets(ns), nil
+		}
 		return Point{}, fmt.Errorf("%q is no offset", rest)
 	}
 	if d, err := time.ParseDuration(text); err == nil {
@@ -34,19 +37,19 @@ func ParsePoint(text string, now time.Time) (Point, error) {
 			return AtTime(t), nil
 		}
 	}
-	if ns, ok := eventNumbers(text); ok {
+	if ns, ok := numbers(text); ok {
 		return AtEvents(ns), nil
 	}
 	return Point{}, fmt.Errorf("%q is no moment", text)
 }
 
-// eventNumbers reads PARTITION:N pairs.
-func eventNumbers(text string) (map[int32]uint64, bool) {
+// numbers reads PARTITION:N pairs.
+func numbers(text string) (map[int32]uint64, bool) {
 	ns := map[int32]uint64{}
 	for pair := range strings.SplitSeq(text, ",") {
 		left, right, ok := strings.Cut(pair, ":")
 		p, err := strconv.ParseInt(strings.TrimSpace(left), 10, 32)
-		n, err2 := strconv.ParseUint(strings.TrimSpace(right), 10, 64)
+		n, err2 := strconv.ParseUint(strings.TrimSpace(right), 10, 63)
 		if _, twice := ns[int32(p)]; !ok || err != nil || err2 != nil || p < 0 || twice {
 			return nil, false
 		}
