@@ -23,6 +23,7 @@ func copyLogCommand(e *env) *cobra.Command {
 	var a copyLogArgs
 	c := &cobra.Command{
 		Use: "copy-log --from URL --to URL", Short: "move an application with all its instances into another log", Args: noArgs,
+		Annotations: map[string]string{without: "log store"},
 		Long: "copy-log copies an application from one log into another, for example from the embedded one to Kafka or back, so that every instance goes on there: " +
 			"the events as they are, requests that were not consumed, definitions, dead letters, and messages that no engine has read. " +
 			"Event numbers stay; offsets do not.\n\n" +

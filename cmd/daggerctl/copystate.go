@@ -16,6 +16,7 @@ func copyStateCommand(e *env) *cobra.Command {
 	var parallel int
 	c := &cobra.Command{
 		Use: "copy-state --from URL --to URL", Short: "move the state of an application into another store", Args: noArgs,
+		Annotations: map[string]string{without: "store"},
 		Long: "copy-state makes the store --to from the log, which is named by --log, and then compares it byte for byte with the log and with the store --from; " +
 			"where that stands at another event, it is compared with the log as of that one. The engine should be stopped; what it does meanwhile is missing in --to, and an engine on --to folds it. " +
 			"A difference is exit status 5. Interrupted, the next copy-state goes on where it was.",

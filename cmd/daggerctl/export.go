@@ -90,9 +90,9 @@ func export(ctx context.Context, e *env, a exportArgs) (err error) {
 	}
 	w := e.stdout
 	if a.file != "-" {
-		f, err := os.OpenFile(a.file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return failure(statusFailed, "write export: %w", err)
+		f, failed := os.OpenFile(a.file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if failed != nil {
+			return failure(statusFailed, "write export: %w", failed)
 		}
 		defer func() {
 			if err = errors.Join(err, f.Close()); err != nil {
@@ -129,7 +129,7 @@ type importArgs struct {
 func importCommand(e *env) *cobra.Command {
 	var a importArgs
 	c := &cobra.Command{
-		Use: "import FILE --to URL", Short: "bring exported instances into a new application", Args: func(_ *cobra.Command, args []string) error {
+		Use: "import FILE --to URL", Short: "bring exported instances into a new application", Annotations: map[string]string{without: "log store"}, Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return failure(statusUsage, "one file is needed; - is standard input")
 			}

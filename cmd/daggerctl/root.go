@@ -36,6 +36,10 @@ var variables = map[string]string{
 	"log": "DAGGER_LOG", "store": "DAGGER_STORE", "output": "DAGGER_OUTPUT", "progress": "DAGGER_PROGRESS", "timeout": "DAGGER_TIMEOUT", "time": "DAGGER_TIME",
 }
 
+// without is the annotation of a verb that has other flags in the place of these, and so passes
+// over their variables.
+const without = "without"
+
 // command is the tree of verbs. started is told the context that a verb runs in.
 func command(e *env, started func(context.Context)) *cobra.Command {
 	root := &cobra.Command{
@@ -92,6 +96,9 @@ func command(e *env, started func(context.Context)) *cobra.Command {
 
 func fromEnvironment(c *cobra.Command, getenv func(string) string) error {
 	for name, variable := range variables {
+		if strings.Contains(c.Annotations[without], name) {
+			continue
+		}
 		flag := c.Flags().Lookup(name)
 		if v := getenv(variable); v != "" && flag != nil && !flag.Changed {
 			if err := c.Flags().Set(name, v); err != nil {
