@@ -163,12 +163,14 @@ const (
 	// at the least, while a batch is on its way to the store.
 	swampedRows  = 100_000
 	swampedBytes = 2 << 20
+	// swampedOutbox is how many requests may wait for the inboxes of other partitions.
+	swampedOutbox = 10_000
 )
 
-// swamped says that the store does not keep up: the owner takes nothing more until it has
-// answered, or what can't be evicted would fill the memory.
+// swamped says that the store does not keep up, or the inboxes of others: the owner takes nothing
+// more until they have answered, or what can't be evicted would fill the memory.
 func (o *owner) swamped() bool {
-	return o.flight != nil && (len(o.st.Changed) >= swampedRows || o.cache.total >= max(4*o.cacheSize, swampedBytes))
+	return len(o.outbox) >= swampedOutbox || o.flight != nil && (len(o.st.Changed) >= swampedRows || o.cache.total >= max(4*o.cacheSize, swampedBytes))
 }
 
 // applied says how the store took the batch. The next step acts on an error: nothing in

@@ -45,6 +45,8 @@ func (f *forwarder) run(life context.Context) {
 			publisher.Close()
 		}
 	}()
+	part := fmt.Sprintf("what partition %d tells the others", f.r.partition)
+	defer f.r.e.problems.set(part, nil)
 	backoff := backoffMin
 	for {
 		f.mu.Lock()
@@ -58,7 +60,9 @@ func (f *forwarder) run(life context.Context) {
 				return
 			}
 		}
+		done := f.r.e.problems.watch(part, answerAfter, errUnanswered)
 		err := f.send(life, &publisher, l)
+		done(err)
 		if life.Err() != nil {
 			return
 		}

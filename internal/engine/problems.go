@@ -1,13 +1,19 @@
 package engine
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
-// problems are why parts of an engine beside its partitions do not work: the owners' group
-// and the relays.
+// errUnanswered: the log has taken long to acknowledge requests; perhaps a partition of theirs
+// has no leader.
+var errUnanswered = errors.New("the log does not acknowledge what it sends to the requests topic")
+
+// problems are why parts of an engine beside its partitions do not work: the owners' group,
+// the relays, and what goes to other partitions.
 type problems struct {
 	mu sync.Mutex
 	of map[string]error
@@ -25,6 +31,27 @@ func (p *problems) set(part string, err error) {
 		p.of = map[string]error{}
 	}
 	p.of[part] = err
+}
+
+// watch notes err as the problem of a part when what begins now takes longer than after. done
+// says how it ended, which is the part's problem then.
+func (p *problems) watch(part string, after time.Duration, err error) (done func(error)) {
+	var mu sync.Mutex
+	ended := false
+	late := time.AfterFunc(after, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended {
+			p.set(part, err)
+		}
+	})
+	return func(err error) {
+		late.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+		p.set(part, err)
+	}
 }
 
 // Problems says what beside the partitions does not work, a line for each.

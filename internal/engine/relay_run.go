@@ -193,7 +193,13 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 			}
 		}
 		last = d.r.step(last, res)
-		res = d.do(ctx, last)
+		if _, publishes := last.(relayPublish); publishes {
+			done := e.problems.watch(part, answerAfter, errUnanswered)
+			res = d.do(ctx, last)
+			done(res.err)
+		} else {
+			res = d.do(ctx, last)
+		}
 		switch f := last.(type) {
 		case relayOpen:
 			if res.err == nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -178,6 +179,63 @@ func TestHandlerThatDoesNotEnd(t *testing.T) {
 		stop()
 		if err := e.Close(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// deafLog acknowledges nothing that publishers send.
+type deafLog struct {
+	eventlog.Log
+	silence
+}
+
+func (l *deafLog) Publisher(ctx context.Context) (eventlog.Publisher, error) {
+	p, err := l.Log.Publisher(ctx)
+	return deafPublisher{p, l}, err
+}
+
+type deafPublisher struct {
+	eventlog.Publisher
+	l *deafLog
+}
+
+func (p deafPublisher) Publish(ctx context.Context, records ...eventlog.Record) error {
+	if err := p.l.keep(ctx); err != nil {
+		return err
+	}
+	return p.Publisher.Publish(ctx, records...)
+}
+
+// TestUnansweredForwardsAreAProblem: what other partitions are not told, and messages that a relay
+// can't deliver, stand in the problems, and no more when the log answers again.
+func TestUnansweredForwardsAreAProblem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &deafLog{Log: memLog(t)}
+		e, stop := runEngine(t, log, memStore(t), runOrders(t))
+		defer stop()
+		time.Sleep(time.Second)
+		for k := range 20 { // of which some have their keys elsewhere
+			if _, err := startOrder(t.Context(), e, fmt.Sprint("i", k), fmt.Sprint("o", k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * answerAfter)
+		if p := e.Problems(); len(p) > 0 {
+			t.Errorf("problems while all is well: %q", p)
+		}
+		log.on.Store(true)
+		for k := range 20 {
+			if _, err := startOrder(t.Context(), e, fmt.Sprint("j", k), fmt.Sprint("p", k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		say(t, log, "o1", "ready")
+		time.Sleep(2 * answerAfter)
+		all := strings.Join(e.Problems(), "\n")
+		for _, part := range []string{"what partition ", "the relay of topic status for order, partition 0"} {
+			if !strings.Contains(all, part) || !strings.Contains(all, errUnanswered.Error()) {
+				t.Errorf("problems: %s", all)
+			}
 		}
 	})
 }

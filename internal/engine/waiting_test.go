@@ -72,6 +72,24 @@ func TestSwampedOwnerTakesNothing(t *testing.T) {
 	}
 }
 
+// TestFullOutboxTakesNothing: while the inboxes of others take nothing, memory does not fill with
+// what they should be told.
+func TestFullOutboxTakesNothing(t *testing.T) {
+	o := waitingOwner()
+	o.timers.ReadNow(0)
+	o.inbox = []unit{request()}
+	for n := range uint64(swampedOutbox) {
+		o.outbox = append(o.outbox, told{n: n + 1})
+	}
+	if _, idle := o.loop().(opIdle); !idle || len(o.inbox) != 1 {
+		t.Errorf("with a full outbox it is idle: %v, and leaves %d requests", idle, len(o.inbox))
+	}
+	o.forwarded(1)
+	if o.loop(); len(o.inbox) != 0 {
+		t.Errorf("%d requests are left when something was taken", len(o.inbox))
+	}
+}
+
 // TestWorkBetweenTwoLooks: a look at the due index that takes longer than the time between two
 // of them does not keep the owner from its work.
 func TestWorkBetweenTwoLooks(t *testing.T) {
