@@ -16,7 +16,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var identity = storetest.Identity
+var (
+	identity = storetest.Identity
+	batch    = storetest.EventBatch
+	check    = storetest.CheckEvents
+)
 
 // options are those of a store on a fake.
 var options = Options{Addrs: []string{"fake:3000"}, Namespace: "test", firstWait: time.Microsecond}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 // shortTimeout is that of calls whose command is held.
@@ -15,7 +16,7 @@ const shortTimeout = 400 * time.Millisecond
 
 // remote is a worker behind a proxy.
 type remote struct {
-	*worker
+	*storetest.Owner
 	proxy  *proxy
 	server *realServer
 }
@@ -25,13 +26,13 @@ type remote struct {
 func newRemote(t *testing.T, timeout time.Duration) *remote {
 	t.Helper()
 	server := needServer(t).withSet(t)
-	first := newWorker(t, server.open(t, server.options(server.addr)))
-	first.steps(20)
+	first := storetest.NewOwner(t, server.open(t, server.options(server.addr)))
+	first.Steps(20)
 	r := &remote{proxy: startProxy(t, server.addr), server: server}
 	s := server.open(t, server.options(r.proxy.addr()))
-	r.worker = newWorker(t, s)
-	r.epoch = first.epoch
-	if err := r.acquire(); err != nil {
+	r.Owner = storetest.NewOwner(t, s)
+	r.Epoch = first.Epoch
+	if err := r.Acquire(); err != nil {
 		t.Fatal(err)
 	}
 	s.server.(*cluster).timeout = timeout
@@ -40,12 +41,12 @@ func newRemote(t *testing.T, timeout time.Duration) *remote {
 }
 
 // successor is a worker without a proxy that has taken the partition.
-func (r *remote) successor() *worker {
-	r.t.Helper()
-	next := newWorker(r.t, r.server.open(r.t, r.server.options(r.server.addr)))
-	next.epoch = r.epoch
-	if err := next.acquire(); err != nil {
-		r.t.Fatal(err)
+func (r *remote) successor() *storetest.Owner {
+	r.T.Helper()
+	next := storetest.NewOwner(r.T, r.server.open(r.T, r.server.options(r.server.addr)))
+	next.Epoch = r.Epoch
+	if err := next.Acquire(); err != nil {
+		r.T.Fatal(err)
 	}
 	return next
 }
@@ -57,7 +58,7 @@ func eachCommand(t *testing.T, timeout time.Duration, f func(r *remote, k int)) 
 	t.Run("none", func(t *testing.T) {
 		r := newRemote(t, defaultTimeout)
 		r.proxy.decide(nil)
-		r.steps(1)
+		r.Steps(1)
 		commands = r.proxy.decide(nil)
 	})
 	if commands < 5 { // to read, to write, the mark, to change
@@ -71,19 +72,19 @@ func eachCommand(t *testing.T, timeout time.Duration, f func(r *remote, k int)) 
 	}
 }
 
-// again applies the event once more, which must change nothing, and a few more.
-func (w *worker) again() {
-	w.t.Helper()
-	n := w.n.Load()
-	if err := w.p.Apply(w.t.Context(), batch(n, w.epoch)); err != nil {
-		w.t.Fatalf("event %d once more: %v", n, err)
+// repeat applies the event once more, which must change nothing, and a few more.
+func repeat(w *storetest.Owner) {
+	w.T.Helper()
+	n := w.N.Load()
+	if err := w.Part.Apply(w.T.Context(), batch(n, w.Epoch)); err != nil {
+		w.T.Fatalf("event %d once more: %v", n, err)
 	}
-	if at := w.check(); at != n {
-		w.t.Fatalf("the store stands at event %d, want %d", at, n)
+	if at := w.Check(); at != n {
+		w.T.Fatalf("the store stands at event %d, want %d", at, n)
 	}
-	w.steps(3)
-	if at := w.check(); at != n+3 {
-		w.t.Fatalf("the store stands at event %d, want %d", at, n+3)
+	w.Steps(3)
+	if at := w.Check(); at != n+3 {
+		w.T.Fatalf("the store stands at event %d, want %d", at, n+3)
 	}
 }
 
@@ -94,11 +95,11 @@ func TestRealServerLostCommand(t *testing.T) {
 		t.Run(what.String(), func(t *testing.T) {
 			eachCommand(t, defaultTimeout, func(r *remote, k int) {
 				r.proxy.decide(only(k, what))
-				r.steps(1)
+				r.Steps(1)
 				if n := r.proxy.decide(nil); n <= k {
-					r.t.Fatalf("the apply made %d commands", n)
+					r.T.Fatalf("the apply made %d commands", n)
 				}
-				r.again()
+				repeat(r.Owner)
 			})
 		})
 	}
@@ -111,13 +112,13 @@ func TestRealServerNoReply(t *testing.T) {
 		t.Run(what.String(), func(t *testing.T) {
 			eachCommand(t, defaultTimeout, func(r *remote, k int) {
 				r.proxy.decide(from(k, what))
-				err := r.p.Apply(r.t.Context(), batch(21, r.epoch))
+				err := r.Part.Apply(r.T.Context(), batch(21, r.Epoch))
 				if err == nil || errors.Is(err, projection.ErrStateLost) || errors.Is(err, projection.ErrWatermark) {
-					r.t.Fatalf("without any reply: %v", err)
+					r.T.Fatalf("without any reply: %v", err)
 				}
 				r.proxy.decide(nil)
-				r.steps(1)
-				r.again()
+				r.Steps(1)
+				repeat(r.Owner)
 			})
 		})
 	}
@@ -128,19 +129,19 @@ func TestRealServerNoReply(t *testing.T) {
 func TestRealServerNoReplyThenAnother(t *testing.T) {
 	eachCommand(t, defaultTimeout, func(r *remote, k int) {
 		r.proxy.decide(from(k, loseReply))
-		if err := r.p.Apply(r.t.Context(), batch(21, r.epoch)); err == nil {
-			r.t.Fatal("an apply succeeded without any reply")
+		if err := r.Part.Apply(r.T.Context(), batch(21, r.Epoch)); err == nil {
+			r.T.Fatal("an apply succeeded without any reply")
 		}
 		next := r.successor()
-		if at := next.check(); at != 20 && at != 21 {
-			r.t.Fatalf("the store stands at event %d", at)
+		if at := next.Check(); at != 20 && at != 21 {
+			r.T.Fatalf("the store stands at event %d", at)
 		}
-		next.steps(5)
+		next.Steps(5)
 		r.proxy.decide(nil)
-		if err := r.p.Apply(r.t.Context(), batch(21, r.epoch)); !errors.Is(err, projection.ErrFenced) {
-			r.t.Errorf("the apply of the worker before: %v, want ErrFenced", err)
+		if err := r.Part.Apply(r.T.Context(), batch(21, r.Epoch)); !errors.Is(err, projection.ErrFenced) {
+			r.T.Errorf("the apply of the worker before: %v, want ErrFenced", err)
 		}
-		next.again()
+		repeat(next)
 	})
 }
 
@@ -149,17 +150,17 @@ func TestRealServerNoReplyThenAnother(t *testing.T) {
 func TestRealServerHeldCommand(t *testing.T) {
 	eachCommand(t, shortTimeout, func(r *remote, k int) {
 		r.proxy.decide(only(k, hold))
-		r.step()
-		for r.n.Load() < 25 { // another time-out on a slow machine is no harm
-			r.step()
+		r.Step()
+		for r.N.Load() < 25 { // another time-out on a slow machine is no harm
+			r.Step()
 		}
 		if r.proxy.release(nil) != 1 {
-			r.t.Fatal("no command was held")
+			r.T.Fatal("no command was held")
 		}
-		if at := r.check(); at != 25 {
-			r.t.Fatalf("the store stands at event %d, want 25", at)
+		if at := r.Check(); at != 25 {
+			r.T.Fatalf("the store stands at event %d, want 25", at)
 		}
-		r.again()
+		repeat(r.Owner)
 	})
 }
 
@@ -169,27 +170,27 @@ func TestRealServerHeldWorker(t *testing.T) {
 	seed := seeded(t).Uint64()
 	eachCommand(t, shortTimeout, func(r *remote, k int) {
 		r.proxy.decide(from(k, hold))
-		if err := r.p.Apply(r.t.Context(), batch(21, r.epoch)); err == nil {
-			r.t.Fatal("an apply succeeded although nothing arrived")
+		if err := r.Part.Apply(r.T.Context(), batch(21, r.Epoch)); err == nil {
+			r.T.Fatal("an apply succeeded although nothing arrived")
 		}
 		next := r.successor()
-		if at := next.check(); at != 20 && at != 21 { // 21 when the mark was not held
-			r.t.Fatalf("the store stands at event %d, want 20 or 21", at)
+		if at := next.Check(); at != 20 && at != 21 { // 21 when the mark was not held
+			r.T.Fatalf("the store stands at event %d, want 20 or 21", at)
 		}
 		if k%2 == 0 { // else they arrive while it stands where they left it
-			next.steps(5)
+			next.Steps(5)
 		}
 		r.proxy.decide(nil)
 		order := rand.New(rand.NewPCG(seed, uint64(k)))
 		if r.proxy.release(order.Shuffle) == 0 {
-			r.t.Fatal("no command was held")
+			r.T.Fatal("no command was held")
 		}
-		n := next.n.Load()
-		if at := next.check(); at != n {
-			r.t.Fatalf("the store stands at event %d, want %d", at, n)
+		n := next.N.Load()
+		if at := next.Check(); at != n {
+			r.T.Fatalf("the store stands at event %d, want %d", at, n)
 		}
-		next.steps(1)
-		next.again()
+		next.Steps(1)
+		repeat(next)
 	})
 }
 
@@ -204,7 +205,7 @@ func TestRealServerTwoRemotes(t *testing.T) {
 		s := server.open(t, server.options(r.proxy.addr()))
 		s.server.(*cluster).timeout = shortTimeout
 		s.firstWait = time.Millisecond
-		r.worker = newWorker(t, s)
+		r.Owner = storetest.NewOwner(t, s)
 		seed := rnd.Uint64()
 		r.proxy.decide(func(n int) fate {
 			if x := rand.New(rand.NewPCG(seed, uint64(n))); x.IntN(10) == 0 {
@@ -221,11 +222,11 @@ func TestRealServerTwoRemotes(t *testing.T) {
 	late, epoch := 0, uint64(0)
 	for range 250 {
 		r := all[rnd.IntN(len(all))]
-		if r.p == nil {
-			r.epoch = epoch
+		if r.Part == nil {
+			r.Epoch = epoch
 			epoch++
 		}
-		if err := r.step(); errors.Is(err, projection.ErrStateLost) {
+		if err := r.Step(); errors.Is(err, projection.ErrStateLost) {
 			t.Fatal(err)
 		}
 		switch rnd.IntN(20) {
@@ -240,11 +241,11 @@ func TestRealServerTwoRemotes(t *testing.T) {
 		late += r.proxy.release(rnd.Shuffle)
 	}
 	last := all[0]
-	last.p, last.epoch = nil, epoch
-	last.steps(1)
-	last.again()
-	t.Logf("%s and %s; %d commands arrived late", all[0].said(), all[1].said(), late)
-	if lost := all[0].lost.Load() + all[1].lost.Load(); lost > 0 {
+	last.Part, last.Epoch = nil, epoch
+	last.Steps(1)
+	repeat(last.Owner)
+	t.Logf("%s and %s; %d commands arrived late", all[0].Said(), all[1].Said(), late)
+	if lost := all[0].Lost.Load() + all[1].Lost.Load(); lost > 0 {
 		t.Errorf("the partition was lost %d times", lost)
 	}
 }

@@ -170,3 +170,8 @@ func TestFollow(t *testing.T) {
 		}
 	}
 }
+
+type rowName struct {
+	Kind projection.Kind
+	Key  string
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 // seeded is a random source whose seed is printed when the test fails; AEROSPIKE_SEED repeats it.
@@ -213,7 +214,7 @@ func (o *owners) look(reader *Store) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	if _, err := differs(o.t.Context(), v); err == nil {
+	if _, err := storetest.CompareEvents(o.t.Context(), v); err == nil {
 		o.looked++
 	} else {
 		o.known(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 // until polls for at most a minute.
@@ -124,11 +125,11 @@ func TestRealServerRestart(t *testing.T) {
 			server := needRestarts(t)
 			isFile := server.isFile(t)
 			ghosts := server.ghosts(t)
-			w := newWorker(t, server.open(t, server.options(server.addr)))
+			w := storetest.NewOwner(t, server.open(t, server.options(server.addr)))
 			other := server.open(t, server.options(server.addr))
 			for round, events := range []int{60, 10, 30} {
-				w.steps(events)
-				if at := w.check(); at != uint64(events) {
+				w.Steps(events)
+				if at := w.Check(); at != uint64(events) {
 					t.Fatalf("round %d: the store stands at event %d, want %d", round, at, events)
 				}
 				v, err := other.View(t.Context(), 0)
@@ -139,11 +140,11 @@ func TestRealServerRestart(t *testing.T) {
 					t.Fatalf("round %d: for another process the store stands at event %d, want %d", round, at, events)
 				}
 				server.restart(t, how)
-				answers(t, w.p)
+				answers(t, w.Part)
 				answers(t, v)
 				saysLost(t, w, v)
 				fresh := server.open(t, server.options(server.addr))
-				p, err := fresh.Acquire(t.Context(), 0, w.epoch)
+				p, err := fresh.Acquire(t.Context(), 0, w.Epoch)
 				switch {
 				case err == nil && (!isFile || how == "kill"): // it has forgotten that there was one
 					if at := check(t, p); at != 0 {
@@ -153,26 +154,26 @@ func TestRealServerRestart(t *testing.T) {
 					t.Fatalf("round %d: a new process acquires the partition: %v, want ErrStateLost", round, err)
 				}
 				t.Logf("round %d: %d of 500 removed records are there again", round, ghosts())
-				w.p = nil
-				if err := w.acquire(); err != nil {
+				w.Part = nil
+				if err := w.Acquire(); err != nil {
 					t.Fatal(err)
 				}
-				if at := w.check(); at != 0 {
+				if at := w.Check(); at != 0 {
 					t.Fatalf("round %d: a partition that was dropped stands at event %d", round, at)
 				}
 			}
-			w.steps(40)
-			w.check()
-			t.Log(w.said())
+			w.Steps(40)
+			w.Check()
+			t.Log(w.Said())
 		})
 	}
 }
 
 // saysLost makes every call of who knew the partition.
-func saysLost(t *testing.T, w *worker, v projection.View) {
+func saysLost(t *testing.T, w *storetest.Owner, v projection.View) {
 	t.Helper()
-	lost := map[string]error{"Apply": w.p.Apply(t.Context(), batch(w.n.Load()+1, w.epoch))}
-	for who, v := range map[string]projection.View{"the owner's ": w.p, "a reader's ": v} {
+	lost := map[string]error{"Apply": w.Part.Apply(t.Context(), batch(w.N.Load()+1, w.Epoch))}
+	for who, v := range map[string]projection.View{"the owner's ": w.Part, "a reader's ": v} {
 		_, _, lost[who+"Get"] = v.Get(t.Context(), projection.KindInstance, [][]byte{[]byte("001")})
 		_, _, lost[who+"Scan"] = v.Scan(t.Context(), projection.KindDue, nil, nil, 0)
 		_, lost[who+"Watermark"] = v.Watermark(t.Context())
@@ -192,23 +193,23 @@ const flushed = 1500 * time.Millisecond
 // all but the last second: what it has forgotten is noticed, and built again.
 func TestRealServerKilled(t *testing.T) {
 	server := needRestarts(t)
-	w := newWorker(t, server.open(t, server.options(server.addr)))
+	w := storetest.NewOwner(t, server.open(t, server.options(server.addr)))
 	for _, after := range []time.Duration{0, flushed, 2 * flushed} {
-		began, before := time.Now(), w.n.Load()
-		w.run()
-		until(t, "the worker is on its way", func() bool { return w.n.Load() > before+40 && time.Since(began) > after })
-		noticed := w.lost.Load() + w.rewound.Load()
+		began, before := time.Now(), w.N.Load()
+		w.Run()
+		until(t, "the worker is on its way", func() bool { return w.N.Load() > before+40 && time.Since(began) > after })
+		noticed := w.Lost.Load() + w.Rewound.Load()
 		server.restart(t, "kill")
-		until(t, "the loss is noticed", func() bool { return w.lost.Load()+w.rewound.Load() > noticed })
-		until(t, "the partition is built again", func() bool { return w.n.Load() > 20 })
-		w.halt()
-		if w.p == nil {
-			w.steps(1)
+		until(t, "the loss is noticed", func() bool { return w.Lost.Load()+w.Rewound.Load() > noticed })
+		until(t, "the partition is built again", func() bool { return w.N.Load() > 20 })
+		w.Halt()
+		if w.Part == nil {
+			w.Steps(1)
 		}
-		if at := w.check(); at != w.n.Load() {
-			t.Fatalf("the store stands at event %d, the worker at %d", at, w.n.Load())
+		if at := w.Check(); at != w.N.Load() {
+			t.Fatalf("the store stands at event %d, the worker at %d", at, w.N.Load())
 		}
-		t.Log(w.said())
+		t.Log(w.Said())
 	}
 }
 
@@ -219,8 +220,8 @@ func TestRealServerRestartWhileStaged(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			server := needRestarts(t)
 			s := server.open(t, server.options(server.addr))
-			w := newWorker(t, s)
-			w.steps(50)
+			w := storetest.NewOwner(t, s)
+			w.Steps(50)
 			g := stage(t, s, 30)
 			server.restart(t, how)
 			if err := answers(t, g); !errors.Is(err, projection.ErrStateLost) {
@@ -237,19 +238,19 @@ func TestRealServerRestartWhileStaged(t *testing.T) {
 			if err := g.Replace(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if at := w.check(); at != 5 {
+			if at := w.Check(); at != 5 {
 				t.Fatalf("the store stands at event %d, want 5", at)
 			}
-			w.p = nil
-			w.steps(10)
-			if at := w.check(); at != 15 || w.lost.Load() > 0 {
-				t.Errorf("the store stands at event %d after %d losses, want 15 without any", at, w.lost.Load())
+			w.Part = nil
+			w.Steps(10)
+			if at := w.Check(); at != 15 || w.Lost.Load() > 0 {
+				t.Errorf("the store stands at event %d after %d losses, want 15 without any", at, w.Lost.Load())
 			}
 			server.restart(t, how)
-			w.p = nil
-			until(t, "the server answers", func() bool { return w.step() == nil })
-			w.steps(2)
-			if at := w.check(); at != 3 {
+			w.Part = nil
+			until(t, "the server answers", func() bool { return w.Step() == nil })
+			w.Steps(2)
+			if at := w.Check(); at != 3 {
 				t.Errorf("the store stands at event %d, want 3", at)
 			}
 		})
@@ -281,31 +282,31 @@ func TestRealServerHeldOverRestart(t *testing.T) {
 	rnd := seeded(t)
 	server := needRestarts(t)
 	proxy := startProxy(t, server.addr)
-	old := newWorker(t, server.open(t, server.options(proxy.addr())))
-	old.s.(*Store).firstWait = time.Millisecond
-	next := newWorker(t, server.open(t, server.options(server.addr)))
+	old := storetest.NewOwner(t, server.open(t, server.options(proxy.addr())))
+	old.Store.(*Store).firstWait = time.Millisecond
+	next := storetest.NewOwner(t, server.open(t, server.options(server.addr)))
 	for k := range 3 { // what an apply writes, the mark, what it changes
-		old.p, old.epoch = nil, next.epoch
-		until(t, "the server answers", func() bool { return old.step() == nil })
-		old.steps(20)
-		old.s.(*Store).server.(*cluster).timeout = shortTimeout
+		old.Part, old.Epoch = nil, next.Epoch
+		until(t, "the server answers", func() bool { return old.Step() == nil })
+		old.Steps(20)
+		old.Store.(*Store).server.(*cluster).timeout = shortTimeout
 		proxy.decide(from(k, hold))
-		if old.step() == nil {
+		if old.Step() == nil {
 			t.Fatal("an apply succeeded although nothing arrived")
 		}
 		server.restart(t, []string{"stop", "kill"}[k%2])
-		next.p, next.epoch = nil, old.epoch
-		until(t, "the server answers", func() bool { return next.step() == nil })
-		next.steps(4)
+		next.Part, next.Epoch = nil, old.Epoch
+		until(t, "the server answers", func() bool { return next.Step() == nil })
+		next.Steps(4)
 		proxy.decide(nil)
 		t.Logf("%d commands arrive late", proxy.release(rnd.Shuffle))
-		if at := next.check(); at != 5 {
+		if at := next.Check(); at != 5 {
 			t.Fatalf("the store stands at event %d, want 5", at)
 		}
-		next.steps(3)
-		if at := next.check(); at != 8 {
+		next.Steps(3)
+		if at := next.Check(); at != 8 {
 			t.Fatalf("the store stands at event %d, want 8", at)
 		}
-		old.s.(*Store).server.(*cluster).timeout = defaultTimeout
+		old.Store.(*Store).server.(*cluster).timeout = defaultTimeout
 	}
 }

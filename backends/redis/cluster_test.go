@@ -81,9 +81,9 @@ func TestSlotMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := newWriter(t, s)
-	w.run()
-	nodes[0].until("the writer is on its way", func() bool { return w.n.Load() >= 100 })
+	w := storetest.NewOwner(t, s)
+	w.Run()
+	nodes[0].until("the writer is on its way", func() bool { return w.N.Load() >= 100 })
 
 	slot := nodes[0].do("CLUSTER", "KEYSLOT", s.names.watermark(0)).(int64)
 	from := nodes[slot*3/16384]
@@ -101,12 +101,12 @@ func TestSlotMoves(t *testing.T) {
 	for _, n := range []*server{to, from} {
 		n.do("CLUSTER", "SETSLOT", slot, "NODE", toID)
 	}
-	before := w.n.Load()
-	nodes[0].until("the writer goes on", func() bool { return w.n.Load() >= before+100 })
-	w.halt()
-	w.check()
-	t.Log(w.said())
-	if w.lost.Load() > 0 {
+	before := w.N.Load()
+	nodes[0].until("the writer goes on", func() bool { return w.N.Load() >= before+100 })
+	w.Halt()
+	w.Check()
+	t.Log(w.Said())
+	if w.Lost.Load() > 0 {
 		t.Error("the move was taken for a loss")
 	}
 }
@@ -120,14 +120,14 @@ func TestClusterNodeDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := newWriter(t, s)
-	w.run()
-	nodes[0].until("the writer is on its way", func() bool { return w.n.Load() >= 100 })
+	w := storetest.NewOwner(t, s)
+	w.Run()
+	nodes[0].until("the writer is on its way", func() bool { return w.N.Load() >= 100 })
 	slot := nodes[0].do("CLUSTER", "KEYSLOT", s.names.watermark(0)).(int64)
 	home := nodes[slot*3/16384]
 	home.restart()
-	home.until("the writer is back", func() bool { return w.lost.Load()+w.rewound.Load() > 0 && w.n.Load() > 100 })
-	w.halt()
-	w.check()
-	t.Log(w.said())
+	home.until("the writer is back", func() bool { return w.Lost.Load()+w.Rewound.Load() > 0 && w.N.Load() > 100 })
+	w.Halt()
+	w.Check()
+	t.Log(w.Said())
 }

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"github.com/godagger/dagger/projection/storetest"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -21,26 +22,26 @@ func TestKillServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := startServer(t, args...)
-			w := newWriter(t, server.open(t, identity))
+			w := storetest.NewOwner(t, server.open(t, identity))
 			for range 4 {
-				before := w.n.Load()
-				w.run()
-				server.until("the writer is on its way", func() bool { return w.n.Load() >= before+30+rand.Uint64N(200) })
+				before := w.N.Load()
+				w.Run()
+				server.until("the writer is on its way", func() bool { return w.N.Load() >= before+30+rand.Uint64N(200) })
 				if name == "rdb" {
 					server.do("BGSAVE")
 				}
 				server.kill()
-				acknowledged := w.n.Load()
+				acknowledged := w.N.Load()
 				server.start()
-				server.until("the writer is back", func() bool { return w.failed.Load() > 0 || w.n.Load() > acknowledged })
-				w.halt()
-				w.check()
+				server.until("the writer is back", func() bool { return w.Failed.Load() > 0 || w.N.Load() > acknowledged })
+				w.Halt()
+				w.Check()
 			}
-			t.Log(w.said())
-			if name == "aof-always" && w.rewound.Load() > 0 {
+			t.Log(w.Said())
+			if name == "aof-always" && w.Rewound.Load() > 0 {
 				t.Error("events were lost although every write was synced")
 			}
-			if name == "nothing" && w.lost.Load()+w.rewound.Load() == 0 {
+			if name == "nothing" && w.Lost.Load()+w.Rewound.Load() == 0 {
 				t.Error("nothing was lost by a server that keeps nothing")
 			}
 		})
@@ -51,9 +52,9 @@ func TestKillServer(t *testing.T) {
 // not at all.
 func TestTruncatedAppendOnlyFile(t *testing.T) {
 	server := startServer(t, "--appendonly", "yes", "--appendfsync", "no")
-	w := newWriter(t, server.open(t, identity))
+	w := storetest.NewOwner(t, server.open(t, identity))
 	for range 150 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -69,15 +70,15 @@ func TestTruncatedAppendOnlyFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		server.start()
-		again := newWriter(t, server.open(t, identity))
-		again.epoch = w.epoch
-		seen[again.check()] = true
+		again := storetest.NewOwner(t, server.open(t, identity))
+		again.Epoch = w.Epoch
+		seen[again.Check()] = true
 		for range 20 {
-			if err := again.step(); err != nil {
+			if err := again.Step(); err != nil {
 				t.Fatalf("cut at %d of %d: %v", at, len(whole), err)
 			}
 		}
-		again.check()
+		again.Check()
 		server.kill()
 	}
 	if len(seen) < 3 {
@@ -88,17 +89,17 @@ func TestTruncatedAppendOnlyFile(t *testing.T) {
 // TestFrozenServer: a server that doesn't answer is waited for, up to the time-out.
 func TestFrozenServer(t *testing.T) {
 	server := startServer(t)
-	w := newWriter(t, server.open(t, identity))
-	if err := w.step(); err != nil {
+	w := storetest.NewOwner(t, server.open(t, identity))
+	if err := w.Step(); err != nil {
 		t.Fatal(err)
 	}
 	thaw := server.freeze()
 	timer := time.AfterFunc(500*time.Millisecond, thaw)
 	defer timer.Stop()
-	if err := w.step(); err != nil {
+	if err := w.Step(); err != nil {
 		t.Error(err)
 	}
-	if at := w.check(); at != 2 {
+	if at := w.Check(); at != 2 {
 		t.Errorf("the store stands at event %d, want 2", at)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 // proxy stands between a store and its server and loses replies.
@@ -91,15 +92,15 @@ func TestLostReplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := newWriter(t, s)
-	if err := w.acquire(); err != nil {
+	w := storetest.NewOwner(t, s)
+	if err := w.Acquire(); err != nil {
 		t.Fatal(err)
 	}
 	p.drop.Store(20)
 	for n := range uint64(100) {
 		var err error
 		for range 10 {
-			if err = w.p.Apply(t.Context(), batch(n+1, 1)); err == nil {
+			if err = w.Part.Apply(t.Context(), batch(n+1, 1)); err == nil {
 				break
 			}
 		}
@@ -108,7 +109,7 @@ func TestLostReplies(t *testing.T) {
 		}
 	}
 	p.drop.Store(0)
-	if at := w.check(); at != 100 || p.dropped.Load() < 10 {
+	if at := w.Check(); at != 100 || p.dropped.Load() < 10 {
 		t.Errorf("the store stands at event %d after %d lost replies, want 100 after many", at, p.dropped.Load())
 	}
 }
@@ -147,43 +148,43 @@ func TestNoReply(t *testing.T) {
 func TestZombie(t *testing.T) {
 	server := startServer(t)
 	s := server.open(t, identity)
-	old := newWriter(t, s)
+	old := storetest.NewOwner(t, s)
 	for range 10 {
-		if err := old.step(); err != nil {
+		if err := old.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	next := newWriter(t, s)
-	next.epoch = old.epoch
+	next := storetest.NewOwner(t, s)
+	next.Epoch = old.Epoch
 	var wg sync.WaitGroup
 	for n := range uint64(20) {
-		wg.Go(func() { old.p.Apply(t.Context(), batch(n+5, 1)) })
+		wg.Go(func() { old.Part.Apply(t.Context(), batch(n+5, 1)) })
 	}
 	for range 30 {
-		if err := next.step(); err != nil {
+		if err := next.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wg.Wait()
-	next.check()
+	next.Check()
 	for n := range uint64(45) {
-		if err := old.p.Apply(t.Context(), batch(n+1, 1)); !errors.Is(err, projection.ErrFenced) {
+		if err := old.Part.Apply(t.Context(), batch(n+1, 1)); !errors.Is(err, projection.ErrFenced) {
 			t.Fatalf("batch %d of the old owner: %v, want ErrFenced", n+1, err)
 		}
 	}
-	next.check()
+	next.Check()
 }
 
 // TestScriptsForgotten: a server that has forgotten the scripts is given them again.
 func TestScriptsForgotten(t *testing.T) {
 	server := startServer(t)
-	w := newWriter(t, server.open(t, identity))
+	w := storetest.NewOwner(t, server.open(t, identity))
 	for range 5 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 		server.do("SCRIPT", "FLUSH")
-		w.check()
+		w.Check()
 		server.do("SCRIPT", "FLUSH")
 	}
 }
@@ -191,15 +192,15 @@ func TestScriptsForgotten(t *testing.T) {
 // TestDeadline: a call ends when its context's time is up, whatever the server does.
 func TestDeadline(t *testing.T) {
 	server := startServer(t)
-	w := newWriter(t, server.open(t, identity))
-	if err := w.step(); err != nil {
+	w := storetest.NewOwner(t, server.open(t, identity))
+	if err := w.Step(); err != nil {
 		t.Fatal(err)
 	}
 	server.freeze()
 	ctx, cancel := contextFor(t, 300*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if _, _, err := w.p.Get(ctx, projection.KindInstance, [][]byte{[]byte("001")}); err == nil {
+	if _, _, err := w.Part.Get(ctx, projection.KindInstance, [][]byte{[]byte("001")}); err == nil {
 		t.Error("a frozen server answered")
 	}
 	if took := time.Since(began); took > 3*time.Second {
@@ -217,15 +218,15 @@ func TestTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := newWriter(t, s)
-	if err := w.step(); err != nil {
+	w := storetest.NewOwner(t, s)
+	if err := w.Step(); err != nil {
 		t.Fatal(err)
 	}
 	thaw := server.freeze()
 	for what, call := range map[string]func() error{
-		"apply": func() error { return w.p.Apply(t.Context(), batch(2, w.epoch)) },
+		"apply": func() error { return w.Part.Apply(t.Context(), batch(2, w.Epoch)) },
 		"get": func() error {
-			_, _, err := w.p.Get(t.Context(), projection.KindInstance, [][]byte{[]byte("001")})
+			_, _, err := w.Part.Get(t.Context(), projection.KindInstance, [][]byte{[]byte("001")})
 			return err
 		},
 		"open": func() error {
@@ -245,8 +246,8 @@ func TestTimeout(t *testing.T) {
 		}
 	}
 	thaw()
-	if err := w.step(); err != nil {
+	if err := w.Step(); err != nil {
 		t.Error(err)
 	}
-	w.check()
+	w.Check()
 }

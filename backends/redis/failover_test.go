@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 // startReplica starts a replica of master and waits until it has all of it.
@@ -29,25 +30,25 @@ func TestReplicaPromoted(t *testing.T) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			master := startServer(t, "--repl-diskless-sync-delay", "0")
 			replica := startReplica(t, master)
-			w := newWriter(t, master.open(t, identity))
-			w.run()
-			master.until("the writer is on its way", func() bool { return w.n.Load() >= 100 })
+			w := storetest.NewOwner(t, master.open(t, identity))
+			w.Run()
+			master.until("the writer is on its way", func() bool { return w.N.Load() >= 100 })
 			master.kill()
-			w.halt()
-			acknowledged := w.n.Load()
+			w.Halt()
+			acknowledged := w.N.Load()
 			replica.do("REPLICAOF", "NO", "ONE")
-			next := newWriter(t, replica.open(t, identity))
-			next.epoch = w.epoch
-			at := next.check()
+			next := storetest.NewOwner(t, replica.open(t, identity))
+			next.Epoch = w.Epoch
+			at := next.Check()
 			if at > acknowledged+1 {
 				t.Errorf("the replica stands at event %d, the writer had come to %d", at, acknowledged)
 			}
 			for range 20 {
-				if err := next.step(); err != nil {
+				if err := next.Step(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := next.check(); got != at+20 {
+			if got := next.Check(); got != at+20 {
 				t.Errorf("after 20 events the replica stands at %d, it began at %d", got, at)
 			}
 			t.Logf("acknowledged %d, on the replica %d", acknowledged, at)
@@ -60,13 +61,13 @@ func TestReplicaPromoted(t *testing.T) {
 func TestDemoted(t *testing.T) {
 	master := startServer(t, "--repl-diskless-sync-delay", "0")
 	replica := startReplica(t, master)
-	w := newWriter(t, master.open(t, identity))
-	if err := w.step(); err != nil {
+	w := storetest.NewOwner(t, master.open(t, identity))
+	if err := w.Step(); err != nil {
 		t.Fatal(err)
 	}
 	replica.do("REPLICAOF", "NO", "ONE")
 	master.do("REPLICAOF", "127.0.0.1", strconv.Itoa(replica.port()))
-	if err := w.step(); err == nil || !strings.Contains(err.Error(), "READONLY") && !errors.Is(err, projection.ErrStateLost) {
+	if err := w.Step(); err == nil || !strings.Contains(err.Error(), "READONLY") && !errors.Is(err, projection.ErrStateLost) {
 		t.Errorf("apply to what is a replica now: %v", err)
 	}
 }
@@ -92,15 +93,15 @@ func TestSentinel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := newWriter(t, s)
-	w.run()
-	master.until("the writer is on its way", func() bool { return w.n.Load() >= 100 })
+	w := storetest.NewOwner(t, s)
+	w.Run()
+	master.until("the writer is on its way", func() bool { return w.N.Load() >= 100 })
 	master.kill()
-	acknowledged := w.n.Load()
-	master.until("the writer goes on at the new master", func() bool { return w.n.Load() >= acknowledged+100 })
-	w.halt()
-	w.check()
-	t.Log(w.said())
+	acknowledged := w.N.Load()
+	master.until("the writer goes on at the new master", func() bool { return w.N.Load() >= acknowledged+100 })
+	w.Halt()
+	w.Check()
+	t.Log(w.Said())
 
 	_, err = projection.Open(t.Context(), "redis+sentinel://"+sentinel.addr+"/0?master=other&timeout=2s", identity)
 	if err == nil {

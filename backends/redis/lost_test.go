@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 // TestFlushAll: a server that loses everything in the middle of work is noticed by the next
@@ -13,35 +14,35 @@ import (
 func TestFlushAll(t *testing.T) {
 	server := startServer(t)
 	s := server.open(t, identity)
-	w := newWriter(t, s)
+	w := storetest.NewOwner(t, s)
 	reader, err := s.View(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	check(t, reader)
 	server.do("FLUSHALL")
 	lost := map[string]error{}
-	for who, v := range map[string]projection.View{"the owner's ": w.p, "a reader's ": reader} {
+	for who, v := range map[string]projection.View{"the owner's ": w.Part, "a reader's ": reader} {
 		_, _, lost[who+"Get"] = v.Get(t.Context(), projection.KindInstance, [][]byte{[]byte("001")})
 		_, _, lost[who+"Scan"] = v.Scan(t.Context(), projection.KindDue, nil, nil, 0)
 		_, _, lost[who+"Scan of counters"] = v.Scan(t.Context(), projection.KindCount, nil, nil, 0)
 		_, lost[who+"Watermark"] = v.Watermark(t.Context())
 		lost[who+"Dump"] = v.Dump(t.Context(), func(projection.Row) error { return nil })
 	}
-	lost["Apply"] = w.p.Apply(t.Context(), batch(21, w.epoch))
+	lost["Apply"] = w.Part.Apply(t.Context(), batch(21, w.Epoch))
 	for call, err := range lost {
 		if !errors.Is(err, projection.ErrStateLost) {
 			t.Errorf("%s after FLUSHALL: %v, want ErrStateLost", call, err)
 		}
 	}
-	w.p = nil
+	w.Part = nil
 	for range 30 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -57,16 +58,16 @@ func TestFlushAll(t *testing.T) {
 // TestFlushAllUnderLoad flushes while the writer writes.
 func TestFlushAllUnderLoad(t *testing.T) {
 	server := startServer(t)
-	w := newWriter(t, server.open(t, identity))
+	w := storetest.NewOwner(t, server.open(t, identity))
 	for round := range int64(4) {
-		w.run()
-		server.until("the writer is on its way", func() bool { return w.n.Load() > 40 })
+		w.Run()
+		server.until("the writer is on its way", func() bool { return w.N.Load() > 40 })
 		server.do("FLUSHALL")
-		server.until("the loss is noticed", func() bool { return w.rewound.Load()+w.lost.Load() > round })
-		w.halt()
-		w.check()
+		server.until("the loss is noticed", func() bool { return w.Rewound.Load()+w.Lost.Load() > round })
+		w.Halt()
+		w.Check()
 	}
-	t.Log(w.said())
+	t.Log(w.Said())
 }
 
 // TestKeyVanishes removes one key behind the store's back, or all but one, or puts something
@@ -118,32 +119,32 @@ func TestKeyVanishes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := startServer(t)
-			w := newWriter(t, server.open(t, identity))
+			w := storetest.NewOwner(t, server.open(t, identity))
 			for range 100 {
-				if err := w.step(); err != nil {
+				if err := w.Step(); err != nil {
 					t.Fatal(err)
 				}
 			}
 			server.do(c.do...)
-			if err := c.call(t, w.p); !errors.Is(err, projection.ErrStateLost) {
+			if err := c.call(t, w.Part); !errors.Is(err, projection.ErrStateLost) {
 				t.Fatalf("got %v, want ErrStateLost", err)
 			}
 			for range 2 {
-				if err := apply(t, w.p); !errors.Is(err, projection.ErrStateLost) {
+				if err := apply(t, w.Part); !errors.Is(err, projection.ErrStateLost) {
 					t.Errorf("later Apply: %v, want ErrStateLost", err)
 				}
 			}
-			if _, err := w.s.Acquire(t.Context(), 0, 2); !errors.Is(err, projection.ErrStateLost) {
+			if _, err := w.Store.Acquire(t.Context(), 0, 2); !errors.Is(err, projection.ErrStateLost) {
 				t.Errorf("Acquire: %v, want ErrStateLost", err)
 			}
-			w.p, w.epoch = nil, 2
+			w.Part, w.Epoch = nil, 2
 			for range 110 {
-				if err := w.step(); err != nil {
+				if err := w.Step(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if at := w.check(); at != 110 || w.lost.Load() != 1 {
-				t.Errorf("rebuilt up to event %d after %d losses", at, w.lost.Load())
+			if at := w.Check(); at != 110 || w.Lost.Load() != 1 {
+				t.Errorf("rebuilt up to event %d after %d losses", at, w.Lost.Load())
 			}
 			for _, key := range server.do("KEYS", "*").([]any) {
 				if k := key.(string); !strings.HasPrefix(k, base) && k != defaultPrefix+":store" {

@@ -12,6 +12,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var (
+	identity = storetest.Identity
+	batch    = storetest.EventBatch
+	check    = storetest.CheckEvents
+)
+
 // fake is a server in this process. It lacks INFO, kill -9 and settings.
 var fake = storetest.Harness{New: func(tb testing.TB) *storetest.Place {
 	server := miniredis.RunT(tb)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
@@ -157,21 +158,21 @@ func TestUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := newWriter(t, s)
+	w := storetest.NewOwner(t, s)
 	for range 20 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.check()
+	w.Check()
 	if _, err := s.Partitions(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if err := s.Drop(t.Context(), 0, 1); err != nil {
 		t.Error(err)
 	}
-	w.rebuild()
-	w.check()
+	rebuild(w)
+	w.Check()
 	for _, right := range []string{"zrem", "unlink", "hincrby"} {
 		server.do(append(append([]any{"ACL", "SETUSER", "poor"}, rights...), "-"+right)...)
 		_, err := open("poor")
@@ -189,16 +190,16 @@ func TestUsers(t *testing.T) {
 	}
 	// Rights withdrawn while it runs: nothing is written, and work goes on when they are back.
 	server.do("ACL", "SETUSER", "worker", "-zadd", "-hset")
-	err = w.p.Apply(t.Context(), batch(1, 1))
+	err = w.Part.Apply(t.Context(), batch(1, 1))
 	if err == nil || errors.Is(err, projection.ErrStateLost) {
 		t.Errorf("without rights: %v", err)
 	}
 	server.do("ACL", "SETUSER", "worker", "+zadd", "+hset")
-	w.p = nil
-	if err := w.step(); err != nil {
+	w.Part = nil
+	if err := w.Step(); err != nil {
 		t.Error(err)
 	}
-	w.check()
+	w.Check()
 }
 
 // TestTLS talks TLS, as a user, with a server that wants to know its clients: it works there, and
@@ -229,15 +230,15 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	w := newWriter(t, s)
+	w := storetest.NewOwner(t, s)
 	for range 20 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.check()
-	w.rebuild()
-	w.check()
+	w.Check()
+	rebuild(w)
+	w.Check()
 	for what, u := range map[string]string{
 		"no certificate of its own": "rediss://worker:secret@" + addr + "?ca=" + cert,
 		"an unknown authority":      "rediss://worker:secret@" + addr + "?cert=" + cert + "&key=" + key,

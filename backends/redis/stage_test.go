@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/godagger/dagger/projection"
+	"github.com/godagger/dagger/projection/storetest"
 )
 
 // build applies events behind those that are built already.
@@ -35,12 +36,12 @@ func staging(t *testing.T, s *Store) projection.Staged {
 }
 
 // rebuild builds the partition anew up to the event that the writer had acknowledged last.
-func (w *writer) rebuild() {
-	w.t.Helper()
-	g := staging(w.t, w.s.(*Store))
-	build(w.t, g, w.n.Load())
-	if err := g.Replace(w.t.Context()); err != nil {
-		w.t.Fatal(err)
+func rebuild(w *storetest.Owner) {
+	w.T.Helper()
+	g := staging(w.T, w.Store.(*Store))
+	build(w.T, g, w.N.Load())
+	if err := g.Replace(w.T.Context()); err != nil {
+		w.T.Fatal(err)
 	}
 }
 
@@ -65,9 +66,9 @@ func (s *server) keys() (first, generations int) {
 // one, and of the replaced ones nothing is left. No key is looked for.
 func TestReplacedUnderAWriter(t *testing.T) {
 	server := startServer(t)
-	w := newWriter(t, server.open(t, identity))
-	w.run()
-	server.until("the writer is on its way", func() bool { return w.n.Load() >= 30 })
+	w := storetest.NewOwner(t, server.open(t, identity))
+	w.Run()
+	server.until("the writer is on its way", func() bool { return w.N.Load() >= 30 })
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -96,24 +97,24 @@ func TestReplacedUnderAWriter(t *testing.T) {
 			}
 		}
 	})
-	other := newWriter(t, server.open(t, identity))
+	other := storetest.NewOwner(t, server.open(t, identity))
 	for range 6 {
-		other.n.Store(max(1, w.n.Load()))
-		other.rebuild()
-		before := w.n.Load()
-		server.until("the writer goes on", func() bool { return w.n.Load() > before+3 })
+		other.N.Store(max(1, w.N.Load()))
+		rebuild(other)
+		before := w.N.Load()
+		server.until("the writer goes on", func() bool { return w.N.Load() > before+3 })
 	}
-	w.halt()
+	w.Halt()
 	stop()
 	reads.Wait()
-	w.check()
-	t.Log(w.said())
-	if w.lost.Load() > 0 {
+	w.Check()
+	t.Log(w.Said())
+	if w.Lost.Load() > 0 {
 		t.Error("a replacement was taken for a loss")
 	}
 	server.until("what was replaced is removed", func() bool {
 		first, _ := server.keys()
-		return first == 0 && server.do("HEXISTS", w.s.(*Store).names.watermark(0), "old") == int64(0)
+		return first == 0 && server.do("HEXISTS", w.Store.(*Store).names.watermark(0), "old") == int64(0)
 	})
 	if _, generations := server.keys(); generations > 2*len(bucketNames) {
 		t.Errorf("%d keys are left", generations)
@@ -193,13 +194,13 @@ func TestTwoBuilders(t *testing.T) {
 // begins anew.
 func TestBuiltRowsVanish(t *testing.T) {
 	server := startServer(t)
-	w := newWriter(t, server.open(t, identity))
+	w := storetest.NewOwner(t, server.open(t, identity))
 	for range 5 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s := w.s.(*Store)
+	s := w.Store.(*Store)
 	g := staging(t, s)
 	build(t, g, 10)
 	server.do("DEL", s.names.base(0)+"g1:30")
@@ -209,7 +210,7 @@ func TestBuiltRowsVanish(t *testing.T) {
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if at := w.check(); at != 5 {
+	if at := w.Check(); at != 5 {
 		t.Errorf("the partition stands at event %d", at)
 	}
 	g = staging(t, s)
@@ -228,7 +229,7 @@ func TestBuiltRowsVanish(t *testing.T) {
 	if err := g.Replace(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if at := w.check(); at != 12 {
+	if at := w.Check(); at != 12 {
 		t.Errorf("the partition stands at event %d", at)
 	}
 }
@@ -269,25 +270,25 @@ func TestReplaceLosesReplies(t *testing.T) {
 // TestSweepGoesOn: what a process that died has not removed, the next one does.
 func TestSweepGoesOn(t *testing.T) {
 	server := startServer(t)
-	w := newWriter(t, server.open(t, identity))
+	w := storetest.NewOwner(t, server.open(t, identity))
 	for range 5 {
-		if err := w.step(); err != nil {
+		if err := w.Step(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.rebuild()
-	s := w.s.(*Store)
+	rebuild(w)
+	s := w.Store.(*Store)
 	server.until("the first generation is gone", func() bool { first, _ := server.keys(); return first == 0 })
 	server.do("HSET", s.names.base(0)+"10:07", "a", "b")
 	server.do("HSET", s.names.base(0)+"g9:10:07", "a", "b")
 	server.do("HSET", s.names.watermark(0), "old", "- g9:")
-	next := newWriter(t, server.open(t, identity))
-	if err := next.acquire(); err != nil {
+	next := storetest.NewOwner(t, server.open(t, identity))
+	if err := next.Acquire(); err != nil {
 		t.Fatal(err)
 	}
 	server.until("both are gone", func() bool {
 		return server.do("EXISTS", s.names.base(0)+"10:07", s.names.base(0)+"g9:10:07") == int64(0) &&
 			server.do("HEXISTS", s.names.watermark(0), "old") == int64(0)
 	})
-	next.check()
+	next.Check()
 }
