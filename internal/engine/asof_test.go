@@ -179,7 +179,7 @@ func TestPast(t *testing.T) {
 // BenchmarkAsOf looks for instances as of a point in a log of DAGGER_ASOF_EVENTS events in one
 // partition, or for their histories: of one whose events are near to each other, of one that has
 // some from the beginning to the end of the log, of one of which the store has no row any more, and
-// of none; with a store, which DAGGER_ASOF_STORE names (Pebble), and with none.
+// of none; with a store and without.
 func BenchmarkAsOf(b *testing.B) {
 	total, _ := strconv.Atoi(os.Getenv("DAGGER_ASOF_EVENTS"))
 	if total == 0 {
@@ -191,11 +191,7 @@ func BenchmarkAsOf(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer log.Close()
-	url := os.Getenv("DAGGER_ASOF_STORE")
-	if url == "" {
-		url = "pebble:" + b.TempDir()
-	}
-	store, err := projection.Open(ctx, url, projection.Identity{App: "test", Partitions: 1})
+	store, err := projection.Open(ctx, "pebble:"+b.TempDir(), projection.Identity{App: "test", Partitions: 1})
 	if err != nil {
 		b.Fatal(err)
 	}
