@@ -77,7 +77,7 @@ func TestBadKeysOfParameters(t *testing.T) {
 		workflow.Listen("news", "news", workflow.By("id", func(j *job) string { return j.ID }, func(m *news) string { return m.ID }),
 			func(context.Context, *job, news) (bool, error) { return true, nil }))
 	eng := running(t, def)
-	if _, err := def.Start(t.Context(), eng, "a", job{ID: long}); err == nil || !strings.Contains(err.Error(), "start Moves: news: value of id: the id has 65536 bytes; at most 512 fit") {
+	if _, err := def.Start(t.Context(), eng, "a", job{ID: long}); !errors.Is(err, workflow.ErrParameters) || !strings.Contains(err.Error(), "start Moves: workflow: parameters do not fit: news: value of id: the id has 65536 bytes; at most 512 fit") {
 		t.Errorf("Start says %.300v", err)
 	}
 	h, err := def.Start(t.Context(), eng, "a", job{ID: "a"})

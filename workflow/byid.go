@@ -38,7 +38,7 @@ func (e *Engine) Start(ctx context.Context, definition, id string, params json.R
 	}
 	encoded, keys, err := c.start(id, params)
 	if err != nil {
-		return id, false, fmt.Errorf("start %s: %w: %w", definition, ErrParameters, err)
+		return id, false, fmt.Errorf("start %s: %w", definition, err)
 	}
 	a, err := e.call(ctx, &eventlog.Request{
 		Type: eventlog.StartInstance, ID: id, Definition: definition, Plan: c.code.Plan.Hash(),
@@ -74,5 +74,14 @@ func (e *Engine) byID(ctx context.Context, t eventlog.RequestType, verb, id, rea
 
 // Events is Handle.Events by id.
 func (e *Engine) Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error] {
-	return e.run.Events(ctx, id)
+	return func(yield func(*eventlog.Event, error) bool) {
+		for ev, err := range e.run.Events(ctx, id) {
+			if err != nil {
+				err = e.told(id, err)
+			}
+			if !yield(ev, err) {
+				return
+			}
+		}
+	}
 }

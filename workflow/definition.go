@@ -72,7 +72,12 @@ func (d *Definition[P]) Retain(after time.Duration) *Definition[P] {
 // Name is the definition's name.
 func (d *Definition[P]) Name() string { return d.name }
 
-func (d *Definition[P]) definition() *template { return &d.template }
+func (d *Definition[P]) definition() *template {
+	if d == nil {
+		return nil
+	}
+	return &d.template
+}
 
 // encode turns parameters into the JSON object that the log has.
 func encodeParams[P any](p P) (json.RawMessage, error) {

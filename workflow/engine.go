@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
+	"reflect"
 	"sync"
 	"time"
 
@@ -29,15 +31,19 @@ type Engine struct {
 	snapshots engine.Snapshots // the policy
 	errands   errands
 
+	updates    string     // Config.UpdatesTopic
+	propagator Propagator // may be nil
+
+	registering chan struct{} // has who registers, which may have to wait for the log
+	relays      map[engine.TopicKey]relay
+
 	mu         sync.Mutex
 	registered map[string]bool      // hashes of plans
 	newest     map[string]*template // of the registered ones, by name
-	updates    string               // Config.UpdatesTopic
-	propagator Propagator           // may be nil
-	relays     map[engine.TopicKey]relay
-	stop       context.CancelFunc // ends Run; nil: it does not run
-	ended      chan struct{}      // closed when Run has returned
-	closed     bool
+	stop       context.CancelFunc   // ends Run; nil: it does not run
+	ended      chan struct{}        // closed when Run has returned
+	closed     chan struct{}        // nil: Close was not called; closed when it has ended
+	closing    error                // what Close said
 }
 
 // relay says by what a correlation key is computed in this engine.
@@ -75,7 +81,8 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
 		log: c.OpenedLog, store: c.OpenedStore, logger: c.Logger,
 		registered: map[string]bool{}, newest: map[string]*template{}, relays: map[engine.TopicKey]relay{},
-		updates: c.UpdatesTopic, propagator: c.Propagator,
+		registering: make(chan struct{}, 1),
+		updates:     c.UpdatesTopic, propagator: c.Propagator,
 	}
 	if e.logger == nil {
 		e.logger = slog.Default()
@@ -144,20 +151,27 @@ const registerTime = time.Minute
 // happen while the engine runs. Several versions of a definition can be registered: an
 // instance runs the one whose Start it was. A definition that is not the one which was
 // registered before, here or elsewhere, under its name and version is refused with ErrChanged
-// and the difference. It gives up after a minute.
+// and the difference. It gives up after a minute, and ErrClosed tells that Close ended it, or
+// that Run has ended.
 func (e *Engine) Register(definitions ...AnyDefinition) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), registerTime, errors.New("the log did not answer in a minute"))
 	defer cancel()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return ErrClosed
+	ctx, done, err := e.errands.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	select {
+	case e.registering <- struct{}{}:
+		defer func() { <-e.registering }()
+	case <-ctx.Done():
+		return fmt.Errorf("register: %w", ended(ctx, context.Cause(ctx)))
 	}
 	relays := map[engine.TopicKey]relay{}
 	var codes []*engine.Code
 	var mistakes []error
 	for _, d := range definitions {
-		if d == nil {
+		if d == nil || d.definition() == nil {
 			mistakes = append(mistakes, errors.New("register: a definition is nil"))
 			continue
 		}
@@ -173,13 +187,13 @@ func (e *Engine) Register(definitions ...AnyDefinition) error {
 		return err
 	}
 	if err := e.run.Register(ctx, codes...); err != nil {
-		return fmt.Errorf("register: %w", changed(err))
+		return fmt.Errorf("register: %w", ended(ctx, e.told("", changed(err))))
 	}
+	maps.Copy(e.relays, relays)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, c := range codes {
 		e.registered[c.Plan.Hash()] = true
-	}
-	for k, r := range relays {
-		e.relays[k] = r
 	}
 	for _, d := range definitions {
 		if t := e.newest[d.Name()]; t == nil || d.definition().version >= t.version {
@@ -233,14 +247,15 @@ func (e *Engine) conflicts(name string, c *compiled, fresh map[engine.TopicKey]r
 
 // Run runs instances until ctx ends: then no new work is taken, running handlers get
 // Config.ShutdownTimeout to end (their contexts end after it), the partitions are handed
-// over, and Run returns nil. Any other return is an error that the engine can't get over.
-// It runs once.
+// over, and Run returns nil. It waits for handlers that ignore their contexts. Any other return
+// is an error that the engine can't get over. It runs once: what asks or changes an instance is
+// ErrClosed afterwards; what reads the log or the store works until Close.
 func (e *Engine) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(withPropagator(ctx, e.propagator))
 	defer stop()
 	e.mu.Lock()
 	switch {
-	case e.closed:
+	case e.closed != nil:
 		e.mu.Unlock()
 		return ErrClosed
 	case e.stop != nil:
@@ -256,26 +271,45 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close ends Run as if its context had ended, ends Verify, Rebuild and the snapshots that are being
-// taken, waits for them, and closes what Open opened.
-// Closing twice is fine.
+// Close ends Run as if its context had ended, ends Register, Verify, Rebuild and the snapshots
+// that are being taken, waits for them, and closes what Open opened. Closing again waits too, and
+// says the same. A handler must not call it: it would wait for itself.
 func (e *Engine) Close() error {
 	e.mu.Lock()
-	stop, ended, again := e.stop, e.ended, e.closed
-	e.closed = true
-	e.mu.Unlock()
-	if again {
-		return nil
+	if closed := e.closed; closed != nil {
+		e.mu.Unlock()
+		<-closed
+		return e.closing
 	}
+	stop, ended := e.stop, e.ended
+	e.closed = make(chan struct{})
+	e.mu.Unlock()
+	defer close(e.closed)
 	if stop != nil {
 		stop()
 		<-ended
 	}
 	e.errands.close()
 	if err := e.release(); err != nil {
-		return fmt.Errorf("close engine: %w", err)
+		e.closing = fmt.Errorf("close engine: %w", err)
+	}
+	return e.closing
+}
+
+// paramsOf is the type of a definition's parameters; nil when it is not registered here.
+func (e *Engine) paramsOf(definition string) reflect.Type {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if t := e.newest[definition]; t != nil {
+		return t.params
 	}
 	return nil
+}
+
+func (e *Engine) isClosed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed != nil
 }
 
 // Peers answers other engines on the same log that ask for what is in the store of this one,
@@ -294,20 +328,23 @@ func (e *Engine) isRegistered(plan string) bool {
 }
 
 func (e *Engine) call(ctx context.Context, r *eventlog.Request) (engine.Answer, error) {
+	if ctx.Err() != nil { // else the call might be decided all the same
+		return engine.Answer{}, context.Cause(ctx)
+	}
 	r.Caller = CallerFrom(ctx)
 	a, err := e.run.Call(ctx, r)
 	if err != nil {
-		return a, told(r.ID, err)
+		return a, e.told(r.ID, err)
 	}
 	return a, refusal(r, a.Answer)
 }
 
 // told gives the engine's errors the names that this package has for them.
-func told(id string, err error) error {
+func (e *Engine) told(id string, err error) error {
 	switch {
 	case errors.Is(err, engine.ErrNotFound):
 		return fmt.Errorf("%w: %s", ErrNotFound, id)
-	case errors.Is(err, engine.ErrClosed):
+	case errors.Is(err, engine.ErrClosed), (errors.Is(err, eventlog.ErrClosed) || errors.Is(err, projection.ErrClosed)) && e.isClosed():
 		return ErrClosed
 	case errors.Is(err, engine.ErrBusy):
 		return ErrBusy

@@ -15,10 +15,10 @@ import (
 // Parameters and messages stand in it as they are.
 func (e *Engine) Export(ctx context.Context, w io.Writer, id string) error {
 	if id == "" {
-		return fmt.Errorf("export: %w", told(id, engine.ErrNotFound))
+		return fmt.Errorf("export: %w", e.told(id, engine.ErrNotFound))
 	}
 	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{ID: id, Store: e.store}); err != nil {
-		return told(id, fmt.Errorf("export: %w", err))
+		return e.told(id, fmt.Errorf("export: %w", err))
 	}
 	return nil
 }
@@ -30,7 +30,7 @@ func (e *Engine) ExportPartition(ctx context.Context, w io.Writer, partition int
 		return fmt.Errorf("export: partition %d: the log has %d", partition, e.log.Partitions())
 	}
 	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{Partition: &partition}); err != nil {
-		return fmt.Errorf("export partition %d: %w", partition, err)
+		return fmt.Errorf("export partition %d: %w", partition, e.told("", err))
 	}
 	return nil
 }
@@ -39,7 +39,7 @@ func (e *Engine) ExportPartition(ctx context.Context, w io.Writer, partition int
 // Import takes is what ExportAll writes.
 func (e *Engine) ExportLog(ctx context.Context, w io.Writer) error {
 	if _, err := engine.Export(ctx, e.log, w, engine.ExportOptions{}); err != nil {
-		return fmt.Errorf("export: %w", err)
+		return fmt.Errorf("export: %w", e.told("", err))
 	}
 	return nil
 }

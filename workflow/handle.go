@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -14,22 +15,26 @@ import (
 
 // Handle is a grip on one instance. It holds no connection and needs no closing.
 type Handle[P any] struct {
-	eng       *Engine
-	id        string
-	started   bool
-	undecided bool // when it was made, the start stood in the log only
+	eng        *Engine
+	definition string
+	id         string
+	started    bool
+	undecided  bool // when it was made, the start stood in the log only
 }
 
 // Start starts an instance with an id of the caller's; "" makes one up. It is idempotent:
-// where an instance with the id exists, running or ended, nothing happens to it, its handle
-// comes back with Started() == false, and the error is nil. The definition must be
-// registered with the engine.
+// where an instance with the id exists, running or ended, with whatever parameters, nothing
+// happens to it, its handle comes back with Started() == false, and the error is nil. The
+// definition must be registered with the engine, else it is ErrNotRegistered. ErrParameters when
+// they can't be written as JSON (NaN, a year beyond 9999) or a key or time can't be computed from
+// them, ErrTooLarge when they do not fit the log.
 //
 // Where this engine runs, Start returns when the start is in the log and decided. Where it
 // does not, it returns when the request is in the log: some engine that runs decides it.
-// After an error the instance may have been started or not; call again with the same id.
+// After another error, that of ctx too, the instance may have been started or not; call again
+// with the same id. Where ctx has ended before the call nothing happens.
 //
-// Ids with an equal part in braces, such as {order-7} and {order-7}/refund, live in the same
+// An id has 1 to 512 bytes of valid UTF-8 without control characters (eventlog.ValidateID). Ids with an equal part in braces, such as {order-7} and {order-7}/refund, live in the same
 // partition.
 func (d *Definition[P]) Start(ctx context.Context, e *Engine, id string, p P) (*Handle[P], error) {
 	if id == "" {
@@ -53,13 +58,13 @@ func (d *Definition[P]) Start(ctx context.Context, e *Engine, id string, p P) (*
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", d.name, err)
 	}
-	return &Handle[P]{eng: e, id: id, started: a.Answer != machine.Exists, undecided: a.Answer == ""}, nil
+	return &Handle[P]{eng: e, definition: d.name, id: id, started: a.Answer != machine.Exists, undecided: a.Answer == ""}, nil
 }
 
 // Handle is a grip on an instance that was started before. It does not look whether it
 // exists.
 func (d *Definition[P]) Handle(e *Engine, id string) *Handle[P] {
-	return &Handle[P]{eng: e, id: id}
+	return &Handle[P]{eng: e, definition: d.name, id: id}
 }
 
 // ID is the instance's id.
@@ -72,7 +77,9 @@ func (h *Handle[P]) Started() bool { return h.started }
 // Wait waits until the instance has ended and returns its parameters. The error is a
 // *TaskError when a task failed, ErrStopped when it was stopped, and the context's cause
 // when ctx ended first, from which the instance knows nothing. After Retry of a failed
-// instance, wait again. An instance in quarantine has not ended.
+// instance, wait again. An instance in quarantine has not ended. ErrNotFound when there is none
+// with the id, or none any more. Where the instance is of another definition, which this engine
+// knows to have other parameters, that is an error, once it has ended.
 func (h *Handle[P]) Wait(ctx context.Context) (P, error) {
 	i, err := h.eng.run.Wait(ctx, h.id)
 	for pause := 10 * time.Millisecond; h.undecided && errors.Is(err, engine.ErrNotFound); pause = min(2*pause, time.Second) {
@@ -85,7 +92,11 @@ func (h *Handle[P]) Wait(ctx context.Context) (P, error) {
 	}
 	if err != nil {
 		var zero P
-		return zero, told(h.id, err)
+		return zero, h.eng.told(h.id, err)
+	}
+	if t := h.eng.paramsOf(i.Definition); i.Definition != h.definition && t != nil && t != reflect.TypeFor[P]() {
+		var zero P
+		return zero, fmt.Errorf("wait for %s: it is an instance of %s with parameters %v, not %T", h.id, i.Definition, t, zero)
 	}
 	p, err := decodeParams[P](i.Params)
 	if err != nil {
@@ -142,8 +153,9 @@ func (h *Handle[P]) call(ctx context.Context, t eventlog.RequestType, verb, reas
 	return nil
 }
 
-// Events are the instance's events from the log, oldest first, up to its end at the call. It
-// reads the instance's whole partition: it is for looking closely, not for polling.
+// Events are the instance's events from the log, oldest first, up to its end at the call; none
+// when it never ran. An error, that of ctx too, is the last that it gives. It reads the
+// instance's whole partition: it is for looking closely, not for polling.
 func (h *Handle[P]) Events(ctx context.Context) iter.Seq2[*eventlog.Event, error] {
-	return h.eng.run.Events(ctx, h.id)
+	return h.eng.Events(ctx, h.id)
 }

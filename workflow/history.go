@@ -55,7 +55,7 @@ func ParseMoment(text string) (Moment, error) {
 func (e *Engine) GetAt(ctx context.Context, id string, m Moment) (Instance, error) {
 	i, _, err := engine.ReadInstanceAt(ctx, e.log, e.store, id, m.point)
 	if err != nil {
-		return Instance{}, told(id, err)
+		return Instance{}, e.told(id, err)
 	}
 	return e.view(i), nil
 }
@@ -71,7 +71,7 @@ type Fleet struct {
 func (e *Engine) AsOf(ctx context.Context, m Moment) (*Fleet, error) {
 	past, err := engine.ReadPast(ctx, e.log, m.point, nil)
 	if err != nil {
-		return nil, fmt.Errorf("fold the log: %w", err)
+		return nil, fmt.Errorf("fold the log: %w", e.told("", err))
 	}
 	return &Fleet{e, past}, nil
 }
@@ -83,7 +83,7 @@ func (f *Fleet) AsOf() map[int32]uint64 { return maps.Clone(f.past.AsOf()) }
 func (f *Fleet) List(ctx context.Context, filter Filter) (Page, error) {
 	p, err := f.past.List(ctx, filter.engine())
 	if err != nil {
-		return Page{}, told("", err)
+		return Page{}, f.e.told("", err)
 	}
 	page := Page{Cursor: p.Cursor, AsOf: p.AsOf}
 	for _, i := range p.Instances {
@@ -96,7 +96,7 @@ func (f *Fleet) List(ctx context.Context, filter Filter) (Page, error) {
 func (f *Fleet) Count(ctx context.Context, filter Filter) (Counts, error) {
 	n, err := f.past.Count(ctx, filter.engine())
 	if err != nil {
-		return Counts{}, told("", err)
+		return Counts{}, f.e.told("", err)
 	}
 	return countsOf(n, f.past.AsOf()), nil
 }
@@ -105,7 +105,7 @@ func (f *Fleet) Count(ctx context.Context, filter Filter) (Counts, error) {
 func (f *Fleet) Get(id string) (Instance, error) {
 	i, err := f.past.Get(id)
 	if err != nil {
-		return Instance{}, told(id, err)
+		return Instance{}, f.e.told(id, err)
 	}
 	return f.e.view(i), nil
 }
@@ -125,7 +125,7 @@ func (e *Engine) Diff(ctx context.Context, id string, from, to Moment) ([]Change
 	for k, m := range []Moment{from, to} {
 		i, _, err := engine.ReadInstanceAt(ctx, e.log, e.store, id, m.point)
 		if err != nil {
-			if err = told(id, err); !errors.Is(err, ErrNotFound) || missing != nil {
+			if err = e.told(id, err); !errors.Is(err, ErrNotFound) || missing != nil {
 				return nil, err
 			}
 			missing = err
@@ -174,7 +174,7 @@ type History struct {
 func (e *Engine) History(ctx context.Context, id string, m Moment) (History, error) {
 	t, err := engine.ReadTimeline(ctx, e.log, e.store, id, m.point)
 	if err != nil {
-		return History{}, told(id, err)
+		return History{}, e.told(id, err)
 	}
 	h := History{Open: spans(t.Open)}
 	for _, s := range t.Steps {

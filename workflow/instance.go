@@ -100,7 +100,7 @@ func (c Counts) Total() (n int64) {
 func (e *Engine) Get(ctx context.Context, id string) (Instance, error) {
 	i, err := e.run.Get(ctx, id)
 	if err != nil {
-		return Instance{}, told(id, err)
+		return Instance{}, e.told(id, err)
 	}
 	return e.view(i), nil
 }
@@ -110,7 +110,7 @@ func (e *Engine) Get(ctx context.Context, id string) (Instance, error) {
 func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
 	p, err := e.run.List(ctx, f.engine())
 	if err != nil {
-		return Page{}, told("", err)
+		return Page{}, e.told("", err)
 	}
 	page := Page{Cursor: p.Cursor, AsOf: p.AsOf}
 	for _, i := range p.Instances {
@@ -124,7 +124,7 @@ func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
 func (e *Engine) Count(ctx context.Context, f Filter) (Counts, error) {
 	n, asOf, err := e.run.Count(ctx, f.engine())
 	if err != nil {
-		return Counts{}, told("", err)
+		return Counts{}, e.told("", err)
 	}
 	return countsOf(n, asOf), nil
 }

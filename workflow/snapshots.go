@@ -145,7 +145,7 @@ func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) {
 	}
 	found, _, err := engine.ListSnapshots(ctx, e.log, e.snapshots.Bucket)
 	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
+		return nil, fmt.Errorf("list snapshots: %w", e.told("", err))
 	}
 	var l []Snapshot
 	for _, m := range found {
@@ -167,7 +167,7 @@ var ErrNoCheckpoints = engine.ErrNoCheckpoints
 // ErrNoCheckpoints. After an error the directory is not there, or as it was.
 func (e *Engine) Checkpoint(ctx context.Context, dir string) (asOf map[int32]uint64, err error) {
 	if asOf, err = engine.Checkpoint(ctx, e.store, dir); err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		return nil, fmt.Errorf("checkpoint: %w", e.told("", err))
 	}
 	return asOf, nil
 }

@@ -136,17 +136,19 @@ func or(s, other string) string {
 	return s
 }
 
-// start checks and encodes what an instance starts with.
-func (c *compiled) start(id string, p any) (json.RawMessage, []eventlog.TaskKey, error) {
+// start checks and encodes what an instance starts with. ErrParameters when it is they that are
+// wrong.
+func (c *compiled) start(id string, p any) (params json.RawMessage, keys []eventlog.TaskKey, err error) {
 	if err := eventlog.ValidateID(id); err != nil {
 		return nil, nil, err
 	}
-	params, err := encodeParams(p)
-	if err != nil {
-		return nil, nil, err
+	if params, err = encodeParams(p); err == nil {
+		keys, err = c.keysOf(params)
 	}
-	keys, err := c.keysOf(params)
-	return params, keys, err
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrParameters, err)
+	}
+	return params, keys, nil
 }
 
 // triggers checks what starts and stops instances, and gives it to the engine.

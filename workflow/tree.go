@@ -15,7 +15,7 @@ type Tree = seedview.Node
 func (e *Engine) Tree(ctx context.Context, id string) (*Tree, error) {
 	i, err := e.run.Get(ctx, id)
 	if err != nil {
-		return nil, told(id, err)
+		return nil, e.told(id, err)
 	}
 	return seedview.Tree(i, e.run.FindPlan(ctx, i.Plan)), nil
 }
@@ -25,7 +25,7 @@ func (e *Engine) Tree(ctx context.Context, id string) (*Tree, error) {
 func (e *Engine) Trees(ctx context.Context, f Filter) (trees []*Tree, cursor string, err error) {
 	p, err := e.run.List(ctx, f.engine())
 	if err != nil {
-		return nil, "", told("", err)
+		return nil, "", e.told("", err)
 	}
 	plans := map[string]*machine.Plan{} // one that is nowhere is looked for once
 	for _, i := range p.Instances {
