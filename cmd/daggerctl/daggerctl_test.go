@@ -177,7 +177,7 @@ func makePair(ctx context.Context) error {
 	return withEngine(ctx, func(e *workflow.Engine) error { // brings the store up to date
 		for {
 			c, err := e.Count(ctx, workflow.Filter{})
-			if err != nil || c.Total() == 6 {
+			if err != nil || c.Total() == 6 && stored(e) == 2 {
 				return err
 			}
 			select {
@@ -187,6 +187,16 @@ func makePair(ctx context.Context) error {
 			}
 		}
 	})
+}
+
+// stored is how many partitions are worked on and have all in the store.
+func stored(e *workflow.Engine) (n int) {
+	for _, p := range e.Partitions() {
+		if p.Ready && p.Stored == p.Event {
+			n++
+		}
+	}
+	return n
 }
 
 // quarantine appends what an owner would have written when a fold failed.
