@@ -90,7 +90,7 @@ func command(e *env, started func(context.Context)) *cobra.Command {
 	}
 	root.PersistentPostRun = func(*cobra.Command, []string) { cancel() }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &statusError{statusUsage, err} })
-	root.AddCommand(listCommand(e), showCommand(e), historyCommand(e), diffCommand(e), tailCommand(e), verifyCommand(e), rebuildCommand(e), restoreCommand(e), snapshotCommand(e), snapshotsCommand(e), copyStateCommand(e), copyLogCommand(e), exportCommand(e), importCommand(e), checkpointCommand(e), startCommand(e), stopCommand(e), retryCommand(e), deleteCommand(e), drawCommand(e), releaseCommand(e), doctorCommand(e), versionCommand(e))
+	root.AddCommand(listCommand(e), showCommand(e), historyCommand(e), diffCommand(e), tailCommand(e), deadLettersCommand(e), verifyCommand(e), rebuildCommand(e), restoreCommand(e), snapshotCommand(e), snapshotsCommand(e), copyStateCommand(e), copyLogCommand(e), exportCommand(e), importCommand(e), checkpointCommand(e), startCommand(e), stopCommand(e), retryCommand(e), deleteCommand(e), drawCommand(e), releaseCommand(e), doctorCommand(e), versionCommand(e))
 	return root
 }
 

@@ -112,13 +112,13 @@ func follow(ctx context.Context, log eventlog.Log, topic eventlog.Topic, partiti
 	}
 	r, err := log.Read(ctx, topic.Name, partition, from, topic.ID, eventlog.ReadCommitted)
 	if err != nil {
-		return fmt.Errorf("read events of partition %d: %w", partition, err)
+		return fmt.Errorf("read %s/%d: %w", topic.Name, partition, err)
 	}
 	defer r.Close()
 	for at := from; until < 0 || at < until; {
 		var records []eventlog.Record
 		if records, at, err = r.Next(ctx); err != nil {
-			return fmt.Errorf("read events of partition %d: %w", partition, err)
+			return fmt.Errorf("read %s/%d: %w", topic.Name, partition, err)
 		}
 		for k := range records {
 			if until >= 0 && records[k].Offset >= until {
