@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -57,3 +58,35 @@ func TestEmptiedEventsAreRefused(t *testing.T) {
 	}
 }
 
+
+// heldLog gives no committed events, as while a stranger's transaction is open on their topic.
+type heldLog struct{ eventlog.Log }
+
+func (l heldLog) Read(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation) (eventlog.Reader, error) {
+	r, err := l.Log.Read(ctx, topic, partition, from, topicID, isolation)
+	if err == nil && topic == eventlog.EventsTopic(l.App()) && isolation == eventlog.ReadCommitted {
+		r = heldReader{r}
+	}
+	return r, err
+}
+
+type heldReader struct{ eventlog.Reader }
+
+func (heldReader) Next(ctx context.Context) ([]eventlog.Record, int64, error) {
+	<-ctx.Done()
+	return nil, 0, context.Cause(ctx)
+}
+
+// TestOpenTransactionOfAStranger: an owner that can't read up to its own barrier says why.
+func TestOpenTransactionOfAStranger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, stop := runEngine(t, heldLog{memLog(t)}, memStore(t), runOrders(t))
+		defer stop()
+		time.Sleep(2 * stuckAfter)
+		for _, p := range e.Partitions() {
+			if p.Ready || !strings.Contains(p.Err, "is open on the events topic") {
+				t.Errorf("partition %d: ready %v, %q", p.Partition, p.Ready, p.Err)
+			}
+		}
+	})
+}

@@ -47,7 +47,7 @@ func (r *runner) lastIn(from, before int64) (last *eventlog.Event, err error) {
 	}
 	defer reader.Close()
 	for at := from; at < before; {
-		records, next, err := reader.Next(r.life)
+		records, next, err := r.committed(reader)
 		if err != nil {
 			return nil, fmt.Errorf("read events: %w", err)
 		}
@@ -63,6 +63,18 @@ func (r *runner) lastIn(from, before int64) (last *eventlog.Event, err error) {
 		at = next
 	}
 	return last, nil
+}
+
+// stuckAfter is how long a reader of events that are known to be there waits for the next.
+const stuckAfter = 30 * time.Second
+
+var errStuck = fmt.Errorf("no committed events in %v, although there are some: a transaction that is not the owner's is open on the events topic (kafka-transactions.sh find-hanging names it), or the brokers do not answer", stuckAfter)
+
+// committed reads what stands before the end of the log: it must come.
+func (r *runner) committed(reader eventlog.Reader) ([]eventlog.Record, int64, error) {
+	ctx, cancel := context.WithTimeoutCause(r.life, stuckAfter, errStuck)
+	defer cancel()
+	return reader.Next(ctx)
 }
 
 // readTail reads on, or begins at the hint and looks further back until it is at or below
@@ -94,7 +106,7 @@ func (r *runner) readTail(x opTail) (res result) {
 
 // tailNext reads the next records up to the barrier, into the memory of those before.
 func (r *runner) tailNext(x opTail) (tail []tailEvent, err error) {
-	records, next, err := r.tail.Next(r.life)
+	records, next, err := r.committed(r.tail)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
