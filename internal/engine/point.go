@@ -37,6 +37,9 @@ func ParsePoint(text string, now time.Time) (Point, error) {
 			return AtTime(t), nil
 		}
 	}
+	if _, err := time.Parse("15:04", text); err == nil && len(text) == len("15:04") {
+		return Point{}, fmt.Errorf("%q is no moment: a time of day needs its date, and a number of a partition a zero before it (%s:0%s)", text, text[:2], text[3:])
+	}
 	if ns, ok := numbers(text); ok {
 		return AtEvents(ns), nil
 	}
