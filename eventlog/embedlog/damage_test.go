@@ -195,6 +195,47 @@ func TestDamagedWAL(t *testing.T) {
 	}
 }
 
+// TestCopiedWhileItWorks: a directory that was copied file by file under a log that works lacks
+// commits of which the copy knows that they were acknowledged.
+func TestCopiedWhileItWorks(t *testing.T) {
+	dir, copied := t.TempDir(), t.TempDir()
+	l, err := Open(t.Context(), dir, Options{Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	publish := func() {
+		for range 20 {
+			if err := l.Publish(t.Context(), eventlog.Record{Topic: eventlog.RequestsTopic("dagger"), Value: randomJSON(1000)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	publish()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files { // by name: the write-ahead log before the number of commits
+		b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(copied, f.Name()), b, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish()
+	}
+	other, err := Open(t.Context(), copied, Options{})
+	if err == nil {
+		_ = other.Close()
+		t.Fatal("the copy opens")
+	}
+	if !strings.Contains(err.Error(), "acknowledged commits are missing") {
+		t.Errorf("the copy: %v", err)
+	}
+}
+
 func randomJSON(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -205,10 +246,22 @@ func randomJSON(n int) []byte {
 
 // When the disk fails, the commit that meets it fails, and everything after it; what was
 // acknowledged before is there when the disk is well again.
+// So it is when only the sync fails: what a second one says of the same bytes means nothing.
 func TestFailingDisk(t *testing.T) {
+	for name, fails := range map[string]func(errorfs.Op) bool{
+		"write": func(op errorfs.Op) bool { return op.Kind.ReadOrWrite() == errorfs.OpIsWrite },
+		"sync": func(op errorfs.Op) bool {
+			return op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
+		},
+	} {
+		t.Run(name, func(t *testing.T) { failingDisk(t, fails) })
+	}
+}
+
+func failingDisk(t *testing.T, fails func(errorfs.Op) bool) {
 	var failing atomic.Bool
 	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if failing.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+		if failing.Load() && fails(op) {
 			return errors.New("disk failed")
 		}
 		return nil
