@@ -337,6 +337,7 @@ func (p *partition) dbOptions() *cdb.Options {
 		// It is read little before it is put in its place, and may never have so many tables that
 		// it must be sorted; what is left to sort then is for who opens it.
 		o.L0CompactionThreshold, o.L0StopWritesThreshold = 16, 48
+		o.MemTableStopWritesThreshold = 2 // batches come whole, and large
 		o.LBaseMaxBytes = 256 << 20
 	}
 	for i := range o.Levels {

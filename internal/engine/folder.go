@@ -21,6 +21,7 @@ type folder struct {
 	target   uint64 // last event to fold; 0 = to the end
 	events   int64
 	progress func(done, total int64)
+	using    projection.View // of the partition in use, kept open while another is built; may be nil
 }
 
 // foldCache is how many bytes of instances a folder keeps in memory.
@@ -53,6 +54,12 @@ func (f *folder) epoch() (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read partition %d of the store: %w", f.r.partition, err)
 	}
+	// An owner may have taken it since the log's end was looked at.
+	topic, err := f.r.e.log.Topic(f.r.life, eventlog.EventsTopic(f.r.e.log.App()))
+	if err != nil {
+		return 0, fmt.Errorf("describe the events topic: %w", err)
+	}
+	f.r.o.barrier = max(f.r.o.barrier, topic.Partitions[f.r.partition].End-1)
 	last := f.r.lastBefore(f.r.o.barrier + 1)
 	switch {
 	case last.err != nil:
@@ -160,7 +167,18 @@ func (f *folder) finish(ctx context.Context) error {
 	return nil
 }
 
+// leave closes the partition in use.
+func (f *folder) leave() {
+	if f.using != nil {
+		if err := f.using.Close(); err != nil {
+			f.r.logger.Debug("close partition", "err", err)
+		}
+		f.using = nil
+	}
+}
+
 func (f *folder) close() {
+	f.leave()
 	f.r.closeTail()
 	f.r.closeStore()
 }

@@ -17,6 +17,10 @@ import (
 // written soon is still in the processor's cache.
 const recoverRows = 4_000
 
+// recoverBytes is by how much what a recovery has in memory may exceed its cache before it is
+// written, in fewer rows.
+const recoverBytes = 32 << 20
+
 // acquired looks at where the store stands.
 func (o *owner) acquired(r result) op {
 	o.mark, o.logID, o.flight = r.watermark, r.topicID, nil
@@ -43,7 +47,11 @@ func (o *owner) based(r result) op {
 		return o.failedOp(err)
 	}
 	o.st, o.cache = s, newCache()
-	s.BeforeChange = func(i *machine.Instance) { o.cache.stored[i.ID] = index(i) }
+	s.BeforeChange = func(i *machine.Instance) {
+		if x := index(i); x.count != "" || len(x.entries) > 0 { // a new one has none
+			o.cache.stored[i.ID] = x
+		}
+	}
 	if o.rules.marksFromStore {
 		o.storedMarks = maps.Clone(s.Sources)
 	}
@@ -169,7 +177,7 @@ func (o *owner) recover() op {
 			o.tell(e)
 		}
 		o.chunk = o.chunk[1:]
-		if len(s.Changed) >= o.recoverRows && (len(s.Frozen) == 0 || o.rules.projectFrozen) {
+		if (len(s.Changed) >= o.recoverRows || o.cache.total >= o.cacheSize+recoverBytes) && (len(s.Frozen) == 0 || o.rules.projectFrozen) {
 			o.phase = flushing
 			return opApply{o.batch()}
 		}

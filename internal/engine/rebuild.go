@@ -28,7 +28,7 @@ type RebuildOptions struct {
 	Parallel   int             // partitions at once; 0 = as many as there are processors
 	Resume     bool            // where a store can't build aside: go on from where it stands instead of emptying it
 	Snapshots  snapshot.Bucket // begin with the newest valid snapshot; nil: with the log
-	BatchRows  int             // changed rows after which they are written; 0 = 4,000
+	BatchRows  int             // changed rows after which they are written; 0 = 4,000, where the store builds aside 16,000
 	// Progress is told how many offsets of how many of a partition are read. It is called by
 	// several goroutines.
 	Progress func(partition int32, done, total int64)
@@ -88,8 +88,19 @@ func rebuildOne(ctx context.Context, log eventlog.Log, store projection.Store, p
 	}
 	defer f.close()
 	f.r.e.cfg.Snapshots.Bucket = o.Snapshots
-	if o.BatchRows > 0 {
+	stager, ok := store.(projection.Stager)
+	switch {
+	case o.BatchRows > 0:
 		f.r.o.recoverRows = o.BatchRows
+	case ok:
+		f.r.o.recoverRows = asideRows
+	}
+	if ok {
+		// To open a partition takes as long as to fold thousands of events, and it is looked at
+		// more than once. One that can't be opened says so where it is needed.
+		if using, err := store.View(ctx, partition); err == nil {
+			f.using = using
+		}
 	}
 	if o.Progress != nil {
 		f.progress = func(done, total int64) { o.Progress(partition, done, total) }
@@ -99,7 +110,7 @@ func rebuildOne(ctx context.Context, log eventlog.Log, store projection.Store, p
 		return Rebuilt{}, err
 	}
 	var done Rebuilt
-	if stager, ok := store.(projection.Stager); ok {
+	if ok {
 		done, err = f.aside(stager)
 	} else {
 		done, err = f.inPlace(epoch, o.Resume)
@@ -147,6 +158,7 @@ func (f *folder) aside(stager projection.Stager) (done Rebuilt, err error) {
 		}
 		done.Events, done.AsOf = done.Events+next.Events, next.AsOf
 	}
+	f.leave()
 	if done.AsOf > 0 {
 		if err := built.Replace(ctx); err != nil {
 			return done, err
@@ -156,6 +168,9 @@ func (f *folder) aside(stager projection.Stager) (done Rebuilt, err error) {
 }
 
 const (
+	// asideRows is how many changed rows are gathered before they are written, where a partition is
+	// built aside: they become a table of their own, and fewer tables are sorted less.
+	asideRows = 16_000
 	// catchUps is how often a rebuild folds what came while it folded the rest.
 	catchUps = 4
 	// catchUpFrom is how many events its owner may have to fold once more.
