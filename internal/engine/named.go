@@ -128,12 +128,15 @@ func (s *finder) search(ctx context.Context, store projection.Store, id string, 
 		if from > until {
 			continue
 		}
-		ev, offset, err := w.event(ctx, from)
-		if err != nil {
-			return err
-		}
-		if ev == nil || !p.covers(ev.N, ev.At, offset) { // the log or the point ends before it
-			break
+		offset := s.start
+		if from > first.n {
+			var ev *eventlog.Event
+			if ev, offset, err = w.event(ctx, from); err != nil {
+				return err
+			}
+			if ev == nil || !p.covers(ev.N, ev.At, offset) { // the log or the point ends before it
+				break
+			}
 		}
 		if until == math.MaxUint64 {
 			until = 0
