@@ -58,7 +58,6 @@ func TestEmptiedEventsAreRefused(t *testing.T) {
 	}
 }
 
-
 // heldLog gives no committed events, as while a stranger's transaction is open on their topic.
 type heldLog struct{ eventlog.Log }
 
