@@ -356,6 +356,20 @@ func (p *pool) busy() (n int) {
 	return n
 }
 
+// some are the names of a few jobs that run.
+func (p *pool) some(most int) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var l []string
+	for id, x := range p.jobs {
+		if x.state == jobRunning {
+			l = append(l, id.key.instance+" "+id.key.work.Path)
+		}
+	}
+	slices.Sort(l)
+	return l[:min(most, len(l))]
+}
+
 // drain starts nothing new.
 func (p *pool) drain() {
 	p.mu.Lock()

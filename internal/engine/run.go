@@ -296,7 +296,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	select {
 	case <-ended:
 	case <-late.C:
-		e.logger.Warn("handlers go on although their contexts have ended", "running", e.pool.busy())
+		e.logger.Warn("handlers go on although their contexts have ended; Run waits for them", "running", e.pool.busy(), "some", e.pool.some(3))
 	}
 	late.Stop()
 	endHandlers(ErrShutdown)

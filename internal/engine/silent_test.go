@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -131,7 +132,8 @@ func TestHandlerThatDoesNotEnd(t *testing.T) {
 			<-release
 			return Outcome{Patch: []byte(`{"by":"the first"}`)}, nil
 		}
-		e, err := New(t.Context(), Config{Log: log, Store: memStore(t), ShutdownTimeout: time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		var said bytes.Buffer // read when the engine has said it
+		e, err := New(t.Context(), Config{Log: log, Store: memStore(t), ShutdownTimeout: time.Second, Logger: slog.New(slog.NewTextHandler(&said, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,6 +149,10 @@ func TestHandlerThatDoesNotEnd(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		cancel()
 		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if !strings.Contains(said.String(), "Run waits for them\" running=1 some=\"[i P/price]\"") {
+			t.Errorf("the log does not name the handler: %s", said.String())
+		}
 		if n := len(e.Partitions()); n > 0 {
 			t.Errorf("30 s later it still has %d partitions", n)
 		}
