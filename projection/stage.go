@@ -25,6 +25,13 @@ type Staged interface {
 	Replace(ctx context.Context) error
 }
 
+// Gatherer is a Staged that would rather have few large batches.
+type Gatherer interface {
+	// Gather is how many changed rows (an instance with its entries is one) should be gathered
+	// before they are applied, unless they are large.
+	Gather() int
+}
+
 // Checkpointer is a Store that can copy a partition, while it is in use, into a directory of
 // this machine. A store need not be one.
 type Checkpointer interface {

@@ -80,6 +80,13 @@ func (s *Store) unstage(p *partition) {
 	}
 }
 
+// stagedRows of changed rows become tables of their own, without a detour by the memtable, and
+// the fewer there are, the less they are sorted among each other.
+const stagedRows = 16_000
+
+// Gather implements projection.Gatherer.
+func (*staged) Gather() int { return stagedRows }
+
 // Reset implements projection.Staged.
 func (g *staged) Reset(ctx context.Context) error {
 	if _, err := g.begin(ctx); err != nil && !errors.Is(err, projection.ErrStateLost) {

@@ -28,7 +28,7 @@ type RebuildOptions struct {
 	Parallel   int             // partitions at once; 0 = as many as there are processors
 	Resume     bool            // where a store can't build aside: go on from where it stands instead of emptying it
 	Snapshots  snapshot.Bucket // begin with the newest valid snapshot; nil: with the log
-	BatchRows  int             // changed rows after which they are written; 0 = 4,000, where the store builds aside 16,000
+	BatchRows  int             // changed rows after which they are written; 0 = 4,000, or what a projection.Gatherer says
 	// Progress is told how many offsets of how many of a partition are read. It is called by
 	// several goroutines.
 	Progress func(partition int32, done, total int64)
@@ -88,13 +88,10 @@ func rebuildOne(ctx context.Context, log eventlog.Log, store projection.Store, p
 	}
 	defer f.close()
 	f.r.e.cfg.Snapshots.Bucket = o.Snapshots
-	stager, ok := store.(projection.Stager)
-	switch {
-	case o.BatchRows > 0:
+	if o.BatchRows > 0 {
 		f.r.o.recoverRows = o.BatchRows
-	case ok:
-		f.r.o.recoverRows = asideRows
 	}
+	stager, ok := store.(projection.Stager)
 	if ok {
 		// To open a partition takes as long as to fold thousands of events, and it is looked at
 		// more than once. One that can't be opened says so where it is needed.
@@ -111,7 +108,7 @@ func rebuildOne(ctx context.Context, log eventlog.Log, store projection.Store, p
 	}
 	var done Rebuilt
 	if ok {
-		done, err = f.aside(stager)
+		done, err = f.aside(stager, o.BatchRows)
 	} else {
 		done, err = f.inPlace(epoch, o.Resume)
 	}
@@ -122,13 +119,16 @@ func rebuildOne(ctx context.Context, log eventlog.Log, store projection.Store, p
 }
 
 // aside builds the partition beside the one in use and replaces it.
-func (f *folder) aside(stager projection.Stager) (done Rebuilt, err error) {
+func (f *folder) aside(stager projection.Stager, rows int) (done Rebuilt, err error) {
 	ctx := f.r.life
 	built, err := stager.Stage(ctx, f.r.partition)
 	if err != nil {
 		return done, err
 	}
 	defer func() { err = errors.Join(err, built.Close()) }()
+	if g, ok := built.(projection.Gatherer); ok && rows == 0 {
+		f.r.o.recoverRows = g.Gather()
+	}
 	w, err := built.Watermark(ctx)
 	if err != nil {
 		return done, err
@@ -168,9 +168,6 @@ func (f *folder) aside(stager projection.Stager) (done Rebuilt, err error) {
 }
 
 const (
-	// asideRows is how many changed rows are gathered before they are written, where a partition is
-	// built aside: they become a table of their own, and fewer tables are sorted less.
-	asideRows = 16_000
 	// catchUps is how often a rebuild folds what came while it folded the rest.
 	catchUps = 4
 	// catchUpFrom is how many events its owner may have to fold once more.
