@@ -47,8 +47,8 @@ func Decide[P any](name string, choose func(context.Context, *P) (string, error)
 
 // At is a task that waits until a time and then calls a function, as Execute does. The time
 // is computed from the parameters when they change, and moves with them while the task
-// waits; it must depend on nothing else. A time in the past is now; the zero time waits
-// until there is another. To the millisecond.
+// waits; it must depend on nothing else. A time in the past is now, one beyond the year 9999 is
+// its end; the zero time waits until there is another. To the millisecond.
 func At[P any](name string, when func(*P) time.Time, do func(context.Context, *P) error) Node[P] {
 	n := node{kind: eventlog.At, name: name}
 	if when == nil || do == nil {
@@ -62,7 +62,7 @@ func At[P any](name string, when func(*P) time.Time, do func(context.Context, *P
 		if t.IsZero() {
 			return "", nil
 		}
-		return strconv.FormatInt(max(t.Add(time.Millisecond-1).UnixMilli(), 1), 10), nil // never before it
+		return timeValue(t), nil
 	})
 	return Node[P]{node: n}
 }
@@ -95,7 +95,7 @@ func Every[P any](name string, interval func(*P) Interval, do func(context.Conte
 		}
 		v := strconv.FormatInt(i.Period.Milliseconds(), 10)
 		if !i.Until.IsZero() {
-			v += "/" + strconv.FormatInt(max(i.Until.UnixMilli(), 1), 10)
+			v += "/" + timeValue(i.Until)
 		}
 		return v, nil
 	})

@@ -50,7 +50,7 @@ func (t *template) build() (*compiled, error) {
 	if len(t.nodes) == 0 {
 		c.mistake("", "the definition has no node")
 	}
-	if t.retain != 0 {
+	if t.retains {
 		c.duration("", "Retain", t.retain, time.Millisecond)
 	}
 	for _, why := range checkParams(t.params) {
@@ -317,6 +317,9 @@ func (c *compiler) options(path string, n node, m *machine.Node) {
 }
 
 func (c *compiler) onFailure(path string, f Policy, m *machine.Node) {
+	if f.times != 0 && f.how != "goto" {
+		c.mistake(path, "Times is of Goto alone")
+	}
 	switch f.how {
 	case "continue":
 		m.Continue = true

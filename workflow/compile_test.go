@@ -60,6 +60,11 @@ func TestMistakes(t *testing.T) {
 				`register "": a[1]: its name "a[1]" contains [, ] or @, which paths use for something else`,
 				`register "": b@2: its name "b@2" contains [, ] or @, which paths use for something else`,
 			}},
+		{"what counts for nothing", New("W", Execute("a", nothing).With(OnFailure(Continue.Times(3)))).Retain(0),
+			[]string{
+				`register W: Retain is 0s; at least 1ms`,
+				`register W: a: Times is of Goto alone`,
+			}},
 		{"processes", New("W", Process[order]("Empty"), Process("P", Process("Q", Execute("a", nothing)).With(Retry(3, time.Second), Timeout(time.Second)))).Version(0),
 			[]string{
 				`register W: version 0 is less than 1`,

@@ -27,6 +27,7 @@ type template struct {
 
 	triggers []trigger
 	retain   time.Duration
+	retains  bool // Retain was given
 
 	once     sync.Once
 	compiled *compiled
@@ -57,15 +58,15 @@ func (d *Definition[P]) Version(n int) *Definition[P] {
 
 // copy can be changed until it is given away.
 func (d *Definition[P]) copy() *Definition[P] {
-	return &Definition[P]{template: template{name: d.name, version: d.version, nodes: d.nodes, params: d.params, triggers: slices.Clone(d.triggers), retain: d.retain}}
+	return &Definition[P]{template: template{name: d.name, version: d.version, nodes: d.nodes, params: d.params, triggers: slices.Clone(d.triggers), retain: d.retain, retains: d.retains}}
 }
 
 // Retain is a copy of the definition whose instances are deleted that long (at least a
-// millisecond) after they were completed or stopped. Those that failed are kept, for they can
+// millisecond; 0 is a mistake) after they were completed or stopped. Those that failed are kept, for they can
 // be retried. Without it instances are kept until Handle.Delete.
 func (d *Definition[P]) Retain(after time.Duration) *Definition[P] {
 	c := d.copy()
-	c.retain = after
+	c.retain, c.retains = after, true
 	return c
 }
 

@@ -33,7 +33,8 @@
 // own for each attempt. When it returns nil the top-level fields that it changed are
 // recorded, as a JSON merge patch; after an error or a panic nothing is. Parameters are
 // JSON: what JSON would lose (unexported fields, for example) is a mistake that Register
-// tells. Numbers keep every digit; in a field of type any they are json.Number.
+// tells. Numbers keep every digit; in a field of type any they are json.Number. A string that is
+// not valid UTF-8 is changed: bytes belong into []byte.
 //
 // # Register, run, start
 //
@@ -85,7 +86,7 @@
 //
 // # Limits
 //
-// What passes between tasks are fields of the parameters, which nothing proves to be set. Parameters and messages are JSON and must fit a record of the
-// log (one megabyte as Kafka comes); a name has at most 255 bytes, an id or a key's value
-// 512. Functions given to By are called for every message of the topic: keep them cheap.
+// What passes between tasks are fields of the parameters, which nothing proves to be set.
+// Parameters and messages are JSON and must fit a record of the log (one megabyte as Kafka
+// comes); a name has at most 255 bytes, an id or a key's value 512. Functions given to By are called for every message of the topic: keep them cheap.
 package workflow

@@ -22,7 +22,7 @@ type retry struct {
 
 // Retry makes up to attempts attempts in all (at least 1) before the task fails for good.
 // The delay before the second attempt (at least a millisecond) doubles for each that
-// follows, up to an hour, and is spread by a fifth up and down. Delays stand in the log: a
+// follows, up to an hour (a delay that is longer stays as it is), and is spread by a fifth up and down. Delays stand in the log: a
 // restart does not shorten or forget them. Without Retry a task has one attempt.
 func Retry(attempts int, delay time.Duration) Option {
 	return Option{"Retry", tasks, func(n *node) { n.retry = &retry{attempts, delay} }}
@@ -70,7 +70,8 @@ var (
 // that the node fails. See Times.
 func Goto(path string) Policy { return Policy{how: "goto", path: path, times: 10} }
 
-// Times is how often an instance may Goto for the node.
+// Times is how often an instance may Goto for the node, at least once. Other policies have no
+// number.
 func (f Policy) Times(n int) Policy {
 	f.times = n
 	return f

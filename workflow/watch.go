@@ -97,7 +97,13 @@ func (n Node[P]) DeadlineAt(at func(*P) time.Time, then Past) Node[P] {
 	return n
 }
 
+// lastTime is the last millisecond that has a year of four digits: JSON has no later times.
+var lastTime = time.Date(9999, time.December, 31, 23, 59, 59, 999e6, time.UTC)
+
 // timeValue is a time in milliseconds, never before it.
 func timeValue(t time.Time) string {
+	if t.After(lastTime) {
+		t = lastTime
+	}
 	return strconv.FormatInt(max(t.Add(time.Millisecond-1).UnixMilli(), 1), 10)
 }

@@ -2,6 +2,8 @@ package workflowtest_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -97,6 +99,57 @@ func TestEveryIsSlow(t *testing.T) {
 		want := []time.Duration{0, 30 * time.Second, 90 * time.Second, 150 * time.Second}
 		if !slices.EqualFunc(got.Ran, want, func(a, b time.Duration) bool { return (a - b).Abs() <= 200*time.Millisecond }) {
 			t.Errorf("it ran after %v, want %v", got.Ran, want)
+		}
+	})
+}
+
+// TestTimesBeyondTheCalendar: what is later than JSON's last year is its end, not now.
+func TestTimesBeyondTheCalendar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		never := time.Unix(1<<62, 0) // its milliseconds since 1970 fit no integer
+		at := func(*timed) time.Time { return never }
+		note := func(_ context.Context, p *timed) error { p.note(); return nil }
+		def := workflow.New("Never", workflow.Parallel("all", workflow.All,
+			workflow.At("at", at, note),
+			workflow.Every("every", func(*timed) workflow.Interval { return workflow.Interval{Period: 1<<63 - 1, Until: never} },
+				func(context.Context, *timed) (bool, error) { return false, nil }),
+			workflow.Process("deadline", workflow.At("none", func(*timed) time.Time { return time.Time{} }, note)).
+				DeadlineAt(at, workflow.SkipRest).
+				Monitor("alarm", func(*timed) workflow.Alarm { return workflow.Alarm{At: never} }, note)))
+		kit := workflowtest.New(t, def)
+		workflowtest.Start(kit, def, "a", timed{})
+		kit.Advance(3 * time.Hour)
+		for _, path := range []string{"all/at", "all/every", "all/deadline", "all/deadline/none"} {
+			kit.RequireTask("a", path, workflow.Executing)
+		}
+		i := kit.RequireStatus("a", workflow.Executing)
+		if _, err := json.Marshal(i); err != nil {
+			t.Error(err)
+		}
+		if string(i.Parameters) != "{}" {
+			t.Errorf("something has run: %s", i.Parameters)
+		}
+	})
+}
+
+// TestLongRetry: a delay of more than an hour is kept.
+func TestLongRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Time
+		def := workflow.New("Daily", workflow.Execute("ask", func(context.Context, *timed) error {
+			at = append(at, time.Now())
+			return errors.New("nobody is there")
+		}).With(workflow.Retry(3, 24*time.Hour)))
+		kit := workflowtest.New(t, def)
+		workflowtest.Start(kit, def, "a", timed{})
+		kit.Advance(72 * time.Hour)
+		if len(at) != 3 {
+			t.Fatalf("%d attempts", len(at))
+		}
+		for k, next := range at[1:] {
+			if d := next.Sub(at[k]); d < 19*time.Hour || d > 29*time.Hour {
+				t.Errorf("after attempt %d it waited %v", k+1, d)
+			}
 		}
 	})
 }

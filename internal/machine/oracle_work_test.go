@@ -126,7 +126,7 @@ func (o *oracle) fails(path string, a *activity, terminal bool, after int64) {
 		}
 		limit := r.MaxDelay
 		if limit == 0 {
-			limit = maxDelay
+			limit = max(maxDelay, r.Delay)
 		}
 		if delay = min(delay, limit); after > 0 {
 			delay = after

@@ -97,7 +97,7 @@ func (n *Node) onStop() *Node {
 type Retry struct {
 	Attempts int   `json:"attempts"`           // at most; > 0
 	Delay    int64 `json:"delay"`              // before the second attempt, ms; doubles each time
-	MaxDelay int64 `json:"maxDelay,omitempty"` // ms; 0 = an hour
+	MaxDelay int64 `json:"maxDelay,omitempty"` // ms; 0 = an hour, or Delay where that is more
 }
 
 const maxDelay = 3600_000
@@ -107,7 +107,7 @@ const maxDelay = 3600_000
 func (r *Retry) delay(attempt int, jitter float64) int64 {
 	limit := r.MaxDelay
 	if limit <= 0 {
-		limit = maxDelay
+		limit = max(maxDelay, r.Delay)
 	}
 	d := r.Delay
 	for i := 1; i < attempt && d < limit; i++ {
