@@ -278,8 +278,12 @@ func (r *runner) index(due int64, recovery bool) (res result) {
 	return res
 }
 
-// trimAfter is how long requests are kept after they were consumed; protocol rule 14.
-const trimAfter = time.Hour
+// trimAfter is how long requests are kept after they were consumed; protocol rule 14. trimTime is
+// how long it may take to delete them.
+const (
+	trimAfter = time.Hour
+	trimTime  = 2 * time.Second
+)
 
 // consumed is how far the requests had been consumed at a time.
 type consumed struct {
@@ -300,8 +304,11 @@ func (r *runner) trim() {
 		return
 	}
 	topic := eventlog.RequestsTopic(r.e.log.App())
-	if err := r.e.log.DeleteRecords(r.life, topic, r.partition, r.consumed[0].offset); err != nil {
+	ctx, cancel := context.WithTimeout(r.life, trimTime) // the owner waits for it
+	defer cancel()
+	if err := r.e.log.DeleteRecords(ctx, topic, r.partition, r.consumed[0].offset); err != nil {
 		r.logger.Warn("delete consumed requests", "err", err) // they cost space, nothing else
+		r.consumed = nil                                      // not again for an hour
 		return
 	}
 	r.trimmed = r.consumed[0].offset

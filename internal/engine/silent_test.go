@@ -245,3 +245,43 @@ func TestUnansweredForwardsAreAProblem(t *testing.T) {
 		}
 	})
 }
+
+// keepingLog does not answer who deletes records.
+type keepingLog struct {
+	eventlog.Log
+	silence
+	asked atomic.Int32
+}
+
+func (l *keepingLog) DeleteRecords(ctx context.Context, topic string, partition int32, below int64) error {
+	l.asked.Add(1)
+	if err := l.keep(ctx); err != nil {
+		return err
+	}
+	return l.Log.DeleteRecords(ctx, topic, partition, below)
+}
+
+// TestTrimKeepsNobodyWaiting: consumed requests that can't be deleted, since their partition has
+// no leader, cost space and no more.
+func TestTrimKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &keepingLog{Log: memLog(t)}
+		log.on.Store(true)
+		e, stop := runEngine(t, log, memStore(t), runOrders(t))
+		defer stop()
+		time.Sleep(time.Second)
+		for hour := range 2 {
+			for k := range 20 { // of which some have their keys elsewhere
+				ctx, cancel := context.WithTimeout(t.Context(), 2*trimTime)
+				if _, err := startOrder(ctx, e, fmt.Sprint("i", hour, "-", k), fmt.Sprint("o", hour, "-", k)); err != nil {
+					t.Fatalf("%d were asked to delete: %v", log.asked.Load(), err)
+				}
+				cancel()
+			}
+			time.Sleep(trimAfter + 5*time.Minute)
+		}
+		if log.asked.Load() == 0 {
+			t.Error("nothing was to be deleted")
+		}
+	})
+}
