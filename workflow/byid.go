@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -32,6 +33,9 @@ func (e *Engine) Start(ctx context.Context, definition, id string, params json.R
 	}
 	if len(params) == 0 {
 		params = json.RawMessage("{}")
+	}
+	if string(bytes.TrimSpace(params)) == "null" { // which JSON would take for an object of any type
+		return id, false, fmt.Errorf("start %s: %w: they are null, not a JSON object", definition, ErrParameters)
 	}
 	if err := json.Unmarshal(params, reflect.New(t.params).Interface()); err != nil {
 		return id, false, fmt.Errorf("start %s: %w %v: %v", definition, ErrParameters, t.params, err)

@@ -20,7 +20,18 @@ func checkParams(t reflect.Type) []string {
 		name = "struct"
 	}
 	c.walk(t, name)
+	if implements(t, jsonMarshaler) || implements(t, textMarshaler) {
+		c.object(t, name)
+	}
 	return c.found
+}
+
+// object complains if parameters that encode themselves are no JSON object.
+func (c *paramsCheck) object(t reflect.Type, path string) {
+	defer func() { _ = recover() }() // the method can do nothing with the zero value; Start tells then
+	if data, err := json.Marshal(reflect.New(t).Interface()); err == nil && !strings.HasPrefix(string(data), "{") {
+		c.problem(path, "%v encodes itself as %s; parameters must be a JSON object", t, data)
+	}
 }
 
 type paramsCheck struct {

@@ -119,7 +119,7 @@ func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
 	return page, nil
 }
 
-// Count is the number of instances that the filter's Definition and Status choose, as the
+// Count is the number of instances that the filter chooses, of all pages, as the
 // store has them.
 func (e *Engine) Count(ctx context.Context, f Filter) (Counts, error) {
 	n, asOf, err := e.run.Count(ctx, f.engine())

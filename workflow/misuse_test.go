@@ -184,6 +184,9 @@ func TestParametersThatAreNoJSON(t *testing.T) {
 			t.Errorf("Start says %v", err)
 		}
 	}
+	if _, _, err := eng.Start(t.Context(), "Odd", "a", []byte(" null ")); !errors.Is(err, workflow.ErrParameters) || !strings.Contains(err.Error(), "they are null, not a JSON object") {
+		t.Errorf("of null Start says %v", err)
+	}
 	if _, _, err := eng.Start(t.Context(), "Odd", "a\n", nil); err == nil || errors.Is(err, workflow.ErrParameters) {
 		t.Errorf("of a wrong id Start says %v", err)
 	}

@@ -161,6 +161,7 @@ func TestCheckParams(t *testing.T) {
 			mutex sync.Mutex  `json:"-"`
 			_     int
 		}]())},
+		{"no object", []string{`Time: time.Time encodes itself as "0001-01-01T00:00:00Z"; parameters must be a JSON object`}, checkParams(typeOf[time.Time]())},
 		{"no struct", []string{"map[string]int is not a struct"}, checkParams(typeOf[map[string]int]())},
 		{"unexported", []string{`struct.a: the field is not exported, so JSON would lose it: export it, or tag it json:"-" if that is wanted`},
 			checkParams(typeOf[struct{ a int }]())},
