@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ type Fold func(ctx context.Context, tx *Tx, e *eventlog.Event) error
 
 // FollowOptions tune Follow. The zero value is the default.
 type FollowOptions struct {
-	Partitions []int32      // nil: all
+	Partitions []int32      // each once; nil: all
 	Batch      int          // most events in one apply; 0 = 1,000
 	UntilEnd   bool         // return when everything is folded that was in the log at first
 	Logger     *slog.Logger // of errors after which it is tried again; nil: slog.Default()
@@ -57,6 +58,11 @@ func Follow(ctx context.Context, log eventlog.Log, store Store, fold Fold, o Fol
 	if partitions == nil {
 		for p := range log.Partitions() {
 			partitions = append(partitions, p)
+		}
+	}
+	for k, p := range partitions {
+		if p < 0 || p >= log.Partitions() || slices.Contains(partitions[:k], p) {
+			return fmt.Errorf("follow partition %d: the log has 0 to %d, each to be named once", p, log.Partitions()-1)
 		}
 	}
 	following, end := context.WithCancelCause(ctx)

@@ -289,3 +289,14 @@ func TestFollowTwice(t *testing.T) {
 	}
 	wantSums(t, store, 0, 20)
 }
+
+// TestFollowOfWrongPartitions is an error before anything is read: of one that is not there, and
+// of one that is named twice, whose two followers would fence each other.
+func TestFollowOfWrongPartitions(t *testing.T) {
+	log, store := followLog(t), memstore.New(projection.Identity{App: "sums", Partitions: 2})
+	for _, partitions := range [][]int32{{0, 2}, {-1}, {1, 0, 1}} {
+		if err := projection.Follow(t.Context(), log, store, sums, projection.FollowOptions{Partitions: partitions}); err == nil || !strings.Contains(err.Error(), "the log has 0 to 1, each to be named once") {
+			t.Errorf("of %v Follow says %v", partitions, err)
+		}
+	}
+}

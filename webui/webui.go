@@ -45,7 +45,7 @@ type server struct {
 
 // New makes the handler of an engine, which may not run yet.
 func New(eng *workflow.Engine, o Options) http.Handler {
-	if o.Timeout == 0 {
+	if o.Timeout <= 0 {
 		o.Timeout = 2 * time.Second
 	}
 	s := &server{eng, o}
