@@ -85,6 +85,10 @@ func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 			}
 		}
 	}
+	if noTopic(err) { // it was deleted meanwhile
+		c.forget(name)
+		return topicInfo{}, fmt.Errorf("%w: %s", eventlog.ErrNoTopic, name)
+	}
 	// Who may write a topic may not always read its settings.
 	if err != nil && !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.ClusterAuthorizationFailed) {
 		return topicInfo{}, fmt.Errorf("read the settings of topic %s: %w", name, c.log.because(ctx, err))
