@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -108,7 +109,7 @@ func sizeRequest(r *Request, spaces bool) error {
 		r.Trace = NewTrace(r.Trace.Parent, r.Trace.State)
 	}
 	r.Error, r.Reason, r.Stack = cut(r.Error, MaxError), cut(r.Reason, MaxError), cut(r.Stack, MaxStack)
-	r.Caller = cut(r.Caller, MaxID)
+	r.Stop, r.Caller = cut(r.Stop, MaxError), cut(r.Caller, MaxID)
 	if spaces {
 		r.Params, r.State = compact(r.Params), compact(r.State)
 		for k := range r.Items {
@@ -133,8 +134,12 @@ func compact(raw json.RawMessage) json.RawMessage {
 	return b.Bytes()
 }
 
-// cut shortens a text to at most n bytes without splitting a character.
+// cut makes a text what its event will have: at most n bytes of valid UTF-8.
 func cut(s string, n int) string {
+	return shorten(strings.ToValidUTF8(shorten(s, n), "\uFFFD"), n)
+}
+
+func shorten(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

@@ -217,3 +217,43 @@ func TestCallsOfAnotherHour(t *testing.T) {
 	}
 	sound(t, eng.Log())
 }
+
+// TestTextThatIsNoUTF8: errors and reasons are cut, and stand in the log as they stand in memory.
+func TestTextThatIsNoUTF8(t *testing.T) {
+	odd := "a\xff\x00é" + strings.Repeat("é\xff", 1<<15)
+	fails := workflow.New("Fails", workflow.Execute("a", func(context.Context, *job) error { return errors.New(odd) }))
+	stops := workflow.New("Stops", workflow.Execute("a", func(context.Context, *job) error { return workflow.Stop(odd) }))
+	waits := listens("Waits")
+	eng := running(t, fails, stops, waits)
+	for _, def := range []*workflow.Definition[job]{fails, stops, waits} {
+		h, err := def.Start(t.Context(), eng, def.Name(), job{ID: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if def == waits {
+			if err := h.Stop(t.Context(), odd); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := h.Wait(t.Context()); err == nil {
+			t.Errorf("%s has completed", def.Name())
+		}
+		now, err := h.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		logged, err := eng.GetAt(t.Context(), def.Name(), workflow.AtEvent(1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := now.Error + now.Reason
+		if text != logged.Error+logged.Reason || !strings.HasPrefix(text, "a\uFFFD\x00éé\uFFFDé") || len(text) > eventlog.MaxError {
+			t.Errorf("%s: %d bytes, %.20q; in the log %d, %.20q", def.Name(), len(text), text, len(logged.Error+logged.Reason), logged.Error+logged.Reason)
+		}
+	}
+	eventually(t, "the store has what the log says", func() bool {
+		v, err := eng.Verify(t.Context(), workflow.VerifyOptions{})
+		return err == nil && v.Differences == 0
+	})
+	sound(t, eng.Log())
+}
