@@ -95,11 +95,16 @@ const (
 	formatNames = 1
 	nameBits    = 12 // bits of a filter for each name: one in 300 others is taken for there
 	nameProbes  = 8
+	leastNames  = 8 // bytes of a filter: in fewer, eight probes of one name are most of the bits
 )
 
 // encodeNames makes the value of a row: the format, the types, the filter of different hashes.
 func encodeNames(hashes []uint64, types byte) []byte {
-	value := make([]byte, 2+(len(hashes)*nameBits+7)/8)
+	size := 0
+	if len(hashes) > 0 {
+		size = max((len(hashes)*nameBits+7)/8, leastNames)
+	}
+	value := make([]byte, 2+size)
 	value[0], value[1] = formatNames, types
 	filter := value[2:]
 	for _, h := range hashes {

@@ -57,7 +57,54 @@ func ordersDone(t *testing.T, log eventlog.Log, store projection.Store) {
 		}
 		return n == 30
 	})
+	until(t, ctx, "nothing is under way", func() bool { return arrived(ctx, t, log) })
 	stop()
+}
+
+// arrived says whether what partitions tell each other, and what they were asked, is in their events.
+func arrived(ctx context.Context, t *testing.T, log eventlog.Log) bool {
+	t.Helper()
+	requests, err := log.Topic(ctx, eventlog.RequestsTopic(log.App()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[way]eventlog.Mark{}
+	marks := make([]map[eventlog.Source]eventlog.Mark, log.Partitions())
+	for p := range log.Partitions() {
+		at := copiedPartition{relays: map[eventlog.Source]eventlog.Mark{}}
+		marks[p] = map[eventlog.Source]eventlog.Mark{}
+		s, err := newFinder(ctx, log, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.read(ctx, s.start, func(r *eventlog.Record) (bool, error) {
+			e, err := decodeEvent(r, p)
+			if err != nil {
+				return false, err
+			}
+			at.take(e)
+			for k := range e.Out {
+				told[way{p, e.Out[k].To}] = eventlog.Mark{Pos: int64(e.N), Index: k}
+			}
+			if e.Pos != nil {
+				for _, m := range e.Pos.Sources {
+					marks[p][m.Source] = m.Mark
+				}
+			}
+			return true, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if at.offset < requests.Partitions[p].End {
+			return false
+		}
+	}
+	for w, mark := range told {
+		if marks[w.to][eventlog.Source{Partition: w.from}].Compare(mark) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func dumpRows(t *testing.T, store projection.Store, p int32) []string {
