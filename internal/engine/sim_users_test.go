@@ -275,6 +275,8 @@ func (r *simRelay) do(next relayOp) {
 		w.after(w.delay(), func() {
 			var err error
 			switch {
+			case r.gone: // the group has another generation since
+				err = eventlog.ErrNotMember
 			case w.relayOf[tk] != r.wk.index && !w.fault(w.env.stale), t.id != id, r.wk.life != member:
 				err = eventlog.ErrNotMember
 			case w.fault(w.env.lost):
