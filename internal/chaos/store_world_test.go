@@ -21,6 +21,7 @@ import (
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/audit"
+	"github.com/godagger/dagger/internal/kafkatest"
 	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/workflow"
 )
@@ -32,6 +33,7 @@ type redisServer struct {
 	addr string
 	args []string
 	cmd  *exec.Cmd
+	gone <-chan struct{} // it has ended
 	log  bytes.Buffer
 }
 
@@ -64,9 +66,9 @@ func startRedisFrom(t *testing.T, config string, port int, args ...string) *redi
 func (s *redisServer) start() {
 	s.t.Helper()
 	s.cmd = exec.Command("redis-server", s.args...)
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
+	var err error
+	if s.gone, err = kafkatest.StartChild(s.cmd); err != nil {
 		s.t.Fatal(err)
 	}
 	for end := time.Now().Add(20 * time.Second); ; pause(s.t.Context(), 20*time.Millisecond) {
@@ -83,7 +85,7 @@ func (s *redisServer) start() {
 func (s *redisServer) kill() {
 	if s.cmd != nil {
 		_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may have ended
-		_ = s.cmd.Wait()
+		<-s.gone
 		s.cmd = nil
 	}
 }

@@ -188,8 +188,7 @@ func (b *Broker) spawn(ctx context.Context, config string) error {
 	defer log.Close()
 	cmd := b.java(context.WithoutCancel(ctx), "kafka.Kafka", config) // it outlives Start
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = dieTogether()
-	exit, err := start(cmd)
+	exit, err := StartChild(cmd)
 	if err != nil {
 		return fmt.Errorf("start java: %w", err)
 	}

@@ -20,3 +20,11 @@ func startOn(cmd *exec.Cmd, prepare func()) (<-chan struct{}, error) {
 	}
 	return exit, nil
 }
+
+// StartChild starts cmd so that it ends with this process, however that ends, where the system can
+// see to it (Linux). The channel is closed when the child has ended; it must not be waited for in
+// another way.
+func StartChild(cmd *exec.Cmd) (ended <-chan struct{}, err error) {
+	cmd.SysProcAttr = dieTogether()
+	return start(cmd)
+}
