@@ -43,7 +43,7 @@ func TestRealServerSettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !server.setting(t, name, value, "0") {
-				t.Skip("another version has it")
+				t.Skipf("this version of the server has no setting %s", name)
 			}
 			refused++
 			x, err := Open(t.Context(), server.options(server.addr), identity)
