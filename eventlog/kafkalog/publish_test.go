@@ -32,6 +32,14 @@ func TestPublishWhileOnePartitionIsAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	until := func(is func() bool) {
+		for done := false; !done; runtime.Gosched() {
+			l.shared.mu.Lock()
+			done = is()
+			l.shared.mu.Unlock()
+		}
+	}
+	until(func() bool { return !l.shared.running }) // the loop that served those before has ended
 	away := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: name, Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1})
 	var calls sync.WaitGroup
 	want := []string{"before"}
@@ -43,14 +51,8 @@ func TestPublishWhileOnePartitionIsAway(t *testing.T) {
 				t.Errorf("the %s. call for the partition that was away: %v", value, err)
 			}
 		})
-		for queued := -1; queued != n; { // one after the other
-			l.shared.mu.Lock()
-			if l.shared.running || n > 0 {
-				queued = len(l.shared.waiting)
-			}
-			l.shared.mu.Unlock()
-			runtime.Gosched()
-		}
+		// One after the other: the first is on its way, alone, and the others wait behind it.
+		until(func() bool { return len(l.shared.waiting) == n && (n > 0 || l.shared.running || l.shared.left > 0) })
 	}
 	for p := range int32(3) {
 		if p == 0 {

@@ -36,6 +36,7 @@ func TestCopyState(t *testing.T) {
 	}
 	e, stop := runEngine(t, log, from, runOrders(t))
 	moreOrders(t, log, e, 0, 20)
+	untilAtRest(t, log, from)
 	stop()
 	if c, err = CopyState(t.Context(), log, behind, memStore(t), CopyStateOptions{}); err != nil || c.Differences != 0 || c.Compared != 4 || c.Instances != 50 {
 		t.Errorf("an old store that is behind: %+v, %v; want no difference", c, err)

@@ -207,10 +207,12 @@ func withSnapshots(t *testing.T, trim bool) *fourSnapshots {
 	}
 	e, stop := runEngine(t, x.log, x.store, runOrders(t))
 	moreOrders(t, x.log, e, 0, 60)
+	untilAtRest(t, x.log, x.store)
 	stop()
 	x.second = take(false, 3)
 	e, stop = runEngine(t, x.log, x.store, runOrders(t)) // something after the newest one
 	moreOrders(t, x.log, e, 60, 70)
+	untilAtRest(t, x.log, x.store)
 	stop()
 	if trim {
 		take(true, 2)
@@ -374,6 +376,7 @@ func TestTrimmedLog(t *testing.T) {
 		if err := <-waited; err != nil {
 			t.Errorf("%s: who waited from the beginning: %v", name, err)
 		}
+		untilAtRest(t, x.log, store)
 		stop()
 		if err := errors.Join(<-done, e.Close()); err != nil {
 			t.Fatal(name, err)
@@ -486,6 +489,7 @@ func TestEngineTakesSnapshots(t *testing.T) {
 			break
 		}
 	}
+	untilAtRest(t, log, store)
 	stop()
 	if err := errors.Join(<-done, e.Close()); err != nil {
 		t.Fatal(err)

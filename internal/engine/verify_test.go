@@ -57,54 +57,82 @@ func ordersDone(t *testing.T, log eventlog.Log, store projection.Store) {
 		}
 		return n == 30
 	})
-	until(t, ctx, "nothing is under way", func() bool { return arrived(ctx, t, log) })
+	untilAtRest(t, log, store)
 	stop()
 }
 
-// arrived says whether what partitions tell each other, and what they were asked, is in their events.
-func arrived(ctx context.Context, t *testing.T, log eventlog.Log) bool {
+// untilAtRest waits until what partitions tell each other and what they were asked is in their
+// events, and all events are in the store: an engine that stops now leaves nothing behind.
+func untilAtRest(t *testing.T, log eventlog.Log, store projection.Store) {
 	t.Helper()
-	requests, err := log.Topic(ctx, eventlog.RequestsTopic(log.App()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	told := map[way]eventlog.Mark{}
-	marks := make([]map[eventlog.Source]eventlog.Mark, log.Partitions())
-	for p := range log.Partitions() {
-		at := copiedPartition{relays: map[eventlog.Source]eventlog.Mark{}}
-		marks[p] = map[eventlog.Source]eventlog.Mark{}
-		s, err := newFinder(ctx, log, p)
-		if err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	until(t, ctx, "nothing is under way", func() bool {
+		rest, err := atRest(ctx, log, store)
+		if err != nil && !errors.Is(err, eventlog.ErrOffsetGone) { // it may be trimmed meanwhile
 			t.Fatal(err)
 		}
-		if err := s.read(ctx, s.start, func(r *eventlog.Record) (bool, error) {
+		return rest
+	})
+}
+
+func atRest(ctx context.Context, log eventlog.Log, store projection.Store) (bool, error) {
+	requests, err := log.Topic(ctx, eventlog.RequestsTopic(log.App()))
+	if err != nil {
+		return false, err
+	}
+	told := map[way]eventlog.Mark{}
+	states := make([]*machine.State, log.Partitions())
+	for p := range log.Partitions() {
+		f, err := newFinder(ctx, log, p)
+		if err != nil {
+			return false, err
+		}
+		last := uint64(0)
+		if err := f.read(ctx, f.start, func(r *eventlog.Record) (bool, error) {
 			e, err := decodeEvent(r, p)
 			if err != nil {
 				return false, err
 			}
-			at.take(e)
+			last = e.N
 			for k := range e.Out {
 				told[way{p, e.Out[k].To}] = eventlog.Mark{Pos: int64(e.N), Index: k}
 			}
-			if e.Pos != nil {
-				for _, m := range e.Pos.Sources {
-					marks[p][m.Source] = m.Mark
-				}
-			}
 			return true, nil
 		}); err != nil {
-			t.Fatal(err)
+			return false, err
 		}
-		if at.offset < requests.Partitions[p].End {
-			return false
+		w, err := watermark(ctx, store, p)
+		if err != nil || w.N != last {
+			return false, err
+		}
+		if states[p], err = storedPartition(ctx, store, p); err != nil || states[p].Offset < requests.Partitions[p].End {
+			return false, err
 		}
 	}
 	for w, mark := range told {
-		if marks[w.to][eventlog.Source{Partition: w.from}].Compare(mark) < 0 {
-			return false
+		if states[w.to].Sources[eventlog.Source{Partition: w.from}].Compare(mark) < 0 {
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
+}
+
+// storedPartition is where a partition stands by its rows.
+func storedPartition(ctx context.Context, store projection.Store, p int32) (*machine.State, error) {
+	v, err := store.View(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	base := map[projection.Kind][]projection.Row{}
+	for _, kind := range []projection.Kind{projection.KindPartition, projection.KindSource} {
+		if base[kind], _, err = scanAll(ctx, v, kind, nil, nil); err != nil {
+			return nil, err
+		}
+	}
+	s := machine.NewState(p, 1)
+	return s, restore(s, base)
 }
 
 func dumpRows(t *testing.T, store projection.Store, p int32) []string {
