@@ -1,21 +1,3 @@
-// Package engine runs instances: it drives the pure machine with a log, a store and user code.
-//
-// Each partition has one owner, a step function that alone changes the partition's state. The
-// order of what it does is the order of its phases (owner.go, owner_recover.go, owner_turn.go):
-//
-//  0. proof: still a member of the group
-//  1. fence: the partition's producer; an earlier owner's appends and commits fail from here on
-//  2. barrier: what came before is final; PartitionOwned gives the epoch
-//  3. recover: the store's rows, and the events after its watermark
-//  4. consume: requests, from the position that the events name
-//  5. loop: decide in memory, commit events and messages as one transaction, fold, and only then
-//     start handlers, arm timers and answer callers
-//  6. forward: what the committed events tell other partitions, to their requests
-//  7. project: changed rows and the watermark, as one atomic unit, behind the loop
-//
-// A runner drives an owner with a goroutine; a relay brings the messages of a listener's topic
-// to the owners of their keys; the pool runs user code. Tests drive all of them with one
-// goroutine and a seed.
 package engine
 
 import (
