@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -15,11 +16,13 @@ import (
 // relayBatch is how many records a relay publishes at once.
 const relayBatch = 500
 
+var errGoexit = errors.New("the function ended its goroutine (runtime.Goexit, or FailNow of a test)")
+
 // relay is the step function of one partition of a topic read for one key name: step takes
-// the result of what it asked for last and says what it needs next. It has no goroutine,
-// channel or clock. It walks the partition in order, commits an offset only after everything
-// before it was acknowledged, and after any error does nothing more until it was opened
-// again at the committed offset. Protocol rules 16 and 17.
+// the result of what it asked for last and says what it needs next. It has no goroutine, but
+// for functions of the user's, no channel and no clock. It walks the partition in order, commits
+// an offset only after everything before it was acknowledged, and after any error does nothing
+// more until it was opened again at the committed offset. Protocol rules 16 and 17.
 type relay struct {
 	app        string
 	tk         TopicKey
@@ -145,15 +148,12 @@ func (r *relay) message(rec *eventlog.Record) {
 	r.out = append(r.out, requests...)
 }
 
-// values are the message's key values, sorted, each once. A panic of the user's function is
-// its error.
+// values are the message's key values, sorted, each once.
 func (r *relay) values(rec *eventlog.Record) (values []string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	values, err = r.keys(messageOf(rec, r.topicID)) // a message of its own: user code may change it
+	err = guarded(func() (err error) {
+		values, err = r.keys(messageOf(rec, r.topicID)) // a message of its own: user code may change it
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +164,24 @@ func (r *relay) values(rec *eventlog.Record) (values []string, err error) {
 		values = values[1:]
 	}
 	return values, nil
+}
+
+// guarded calls a function of the user's, in a goroutine of its own that it may end. Its panic is
+// its error, and so is such an end.
+func guarded(f func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		err = errGoexit
+		err = f()
+	}()
+	<-done
+	return err
 }
 
 // messageOf is a record as an instance gets it.

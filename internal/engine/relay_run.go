@@ -170,12 +170,7 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 	d := &relayDriver{e: e, member: member, logger: logger, r: &relay{app: e.log.App(), tk: tk, partition: partition, partitions: e.log.Partitions()}}
 	defer d.close()
 	part := fmt.Sprintf("%s, partition %d", tk.relay(), partition)
-	ended := errors.New("engine: a function of the relay ended its goroutine (runtime.Goexit) instead of returning; messages wait until another worker reads them")
-	defer func() {
-		if e.problems.set(part, ended); ended != nil {
-			logger.Error("messages are not delivered", "err", ended)
-		}
-	}()
+	defer e.problems.set(part, nil)
 	backoff := backoffMin
 	var last relayOp
 	var res relayResult
@@ -225,7 +220,6 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 			}
 		}
 	}
-	ended = nil
 }
 
 // relayDriver does what a relay asks for.

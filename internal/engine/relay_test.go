@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -19,12 +20,16 @@ func fieldKeys(m *eventlog.Message) ([]string, error) {
 		Keys  []string
 		Error string
 		Panic bool
+		Exit  bool
 	}
 	if err := json.Unmarshal(m.Value, &v); err != nil {
 		return nil, err
 	}
 	if v.Panic {
 		panic("bad function")
+	}
+	if v.Exit {
+		runtime.Goexit()
 	}
 	if v.Error != "" {
 		return nil, errors.New(v.Error)
@@ -188,7 +193,8 @@ func TestRelayDeadLetters(t *testing.T) {
 		record(5, `{"keys":["a"],"big":"`+huge+`"}`),
 		record(6, `{"keys":["`+strings.Repeat("y", 3000)+`"],"big":"`+strings.Repeat("x", 600)+`"}`),
 		record(7, `{"keys":[]}`),
-		record(8, `{"keys":["b"]}`),
+		record(8, `{"exit":true}`),
+		record(9, `{"keys":["b"]}`),
 	}, never)
 	type letter struct {
 		Topic, Offset, Reason string
@@ -218,6 +224,7 @@ func TestRelayDeadLetters(t *testing.T) {
 		{Topic: "test.requests", Value: true},
 		{"test.deadletter", "5", "it is too large to be delivered: it needs ", false, true},
 		{"test.deadletter", "6", "it is too large to be delivered: it needs ", true, false},
+		{"test.deadletter", "8", "its key can't be computed: the function en", true, false},
 		{Topic: "test.requests", Value: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

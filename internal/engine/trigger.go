@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,12 +153,11 @@ func (r *relay) trigger(rec *eventlog.Record) error {
 	return nil
 }
 
-// callOf asks the user's function. Its panic is its error.
+// callOf asks the user's function.
 func (r *relay) callOf(rec *eventlog.Record) (q *eventlog.Request, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return r.call(messageOf(rec, r.topicID))
+	err = guarded(func() (err error) {
+		q, err = r.call(messageOf(rec, r.topicID))
+		return err
+	})
+	return q, err
 }
