@@ -27,7 +27,7 @@ type parcel struct {
 // the copy.
 func TestCheckpoint(t *testing.T) {
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	def := workflow.New("Parcel", workflow.Execute("pack", func(context.Context, *parcel) error { return nil }))
 	started := func(store string) (*workflow.Engine, func()) {

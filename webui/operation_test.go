@@ -77,7 +77,7 @@ func operate[R any](ctx context.Context, t *testing.T, h http.Handler, target, i
 // TestOperations verifies, rebuilds and copies the store of an engine at work.
 func TestOperations(t *testing.T) {
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	def := workflow.New("Parcel", workflow.Execute("pack", func(context.Context, *parcel) error { return nil }))
 	eng, err := workflow.Open(ctx, workflow.Config{Log: "mem:?partitions=3", Store: "pebble:" + filepath.Join(dir, "store"), Logger: slog.New(slog.DiscardHandler),
@@ -211,7 +211,7 @@ func TestOperationsWrong(t *testing.T) {
 // else.
 func TestExportImport(t *testing.T) {
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	def := workflow.New("Parcel", workflow.Execute("pack", func(context.Context, *parcel) error { return nil }))
 	eng, err := workflow.Open(ctx, workflow.Config{Log: "mem:?partitions=2", Store: "mem:", Logger: slog.New(slog.DiscardHandler)})

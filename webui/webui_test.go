@@ -52,7 +52,7 @@ func TestHealth(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	limit, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	limit, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	h1, err := def.Start(limit, eng, "order-1", order{1})
 	if err != nil {

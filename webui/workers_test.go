@@ -70,7 +70,7 @@ func TestWorkers(t *testing.T) {
 	closed := false
 	def := shop(&closed)
 	a, b := serve(t, "a", log, def), serve(t, "b", log, def)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	until := func(what string, is func() bool) {
 		t.Helper()

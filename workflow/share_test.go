@@ -96,7 +96,7 @@ func TestEnginesShareALog(t *testing.T) {
 	for k := n / 2; k < n; k++ {
 		publish(fmt.Sprint(k))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for _, h := range handles {
 		if _, err := h.Wait(ctx); err != nil {

@@ -42,7 +42,7 @@ func TestSnapshotsConfig(t *testing.T) {
 // TestSnapshotsOfAnEngine: an engine takes them by its Config, and rebuilds and can't
 // checkpoint a store in memory.
 func TestSnapshotsOfAnEngine(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "snapshots")
 	eng, err := workflow.Open(ctx, workflow.Config{Log: "mem:?partitions=2", Logger: slog.New(slog.DiscardHandler),

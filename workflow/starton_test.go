@@ -31,7 +31,7 @@ func publish(t *testing.T, log eventlog.Log, topic string, values ...string) {
 // deadLetters waits for n dead letters and gives their reasons and values.
 func deadLetters(t *testing.T, log eventlog.Log, n int) (reasons, values []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	reader, err := log.Read(ctx, eventlog.DeadLetterTopic(log.App()), 0, 0, "", eventlog.ReadCommitted)
 	if err != nil {
@@ -57,7 +57,7 @@ func deadLetters(t *testing.T, log eventlog.Log, n int) (reasons, values []strin
 
 func wait(t *testing.T, h *workflow.Handle[job], want error) job {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for {
 		got, err := h.Wait(ctx)

@@ -183,7 +183,7 @@ func TestTrace(t *testing.T) {
 		want["no-span"] = want["call"]
 		for id := range want {
 			record("news-"+app, "", fmt.Sprintf(`{"id":%q,"last":true}`, id))
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			if _, err := def.Handle(eng, id).Wait(ctx); err != nil {
 				t.Fatalf("%s: %v", id, err)
 			}

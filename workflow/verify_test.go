@@ -23,7 +23,7 @@ import (
 // TestVerifyAndSnapshots: an engine at work verifies its store, takes snapshots when it is told
 // to, lists them, rebuilds from them, and exports.
 func TestVerifyAndSnapshots(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	eng, err := workflow.Open(ctx, workflow.Config{Log: "mem:?partitions=2", Store: "pebble:" + t.TempDir(), Logger: slog.New(slog.DiscardHandler),
 		Snapshots: workflow.Snapshots{URL: "file:" + filepath.Join(t.TempDir(), "snapshots"), Every: time.Hour}})

@@ -17,10 +17,10 @@ import (
 // until polls for at most a minute.
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	end := time.Now().Add(time.Minute)
+	end := time.Now().Add(5 * time.Minute)
 	for !f() {
 		if time.Now().After(end) {
-			t.Fatalf("waited a minute until %s", what)
+			t.Fatalf("waited five minutes until %s", what)
 		}
 		<-time.After(20 * time.Millisecond)
 	}
@@ -47,7 +47,7 @@ func (s *realServer) restart(t *testing.T, how string) {
 	sets.Lock()
 	sets.free = nil // they may have everything back
 	sets.Unlock()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "sh", "-c", os.Getenv("AEROSPIKE_RESTART")+" "+how).CombinedOutput(); err != nil {
 		t.Fatalf("restart the server: %v\n%s", err, out)

@@ -127,7 +127,7 @@ func TestDiskRefusesWrites(t *testing.T) {
 						t.Errorf("get, acquire and close took %v: %v, %v, %v", took, getErr, acquireErr, closeErr)
 					}
 					disk.refuse(nil)
-					for until := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) {
+					for until := time.Now().Add(5 * time.Minute); ; <-time.After(10 * time.Millisecond) {
 						if p, err = s.Acquire(t.Context(), 0, 2*round+3); err == nil || time.Now().After(until) {
 							break
 						}

@@ -112,13 +112,13 @@ func (s *server) do(args ...any) any {
 	return v
 }
 
-// until polls for at most 20 s.
+// until polls for at most five minutes.
 func (s *server) until(what string, f func() bool) {
 	s.tb.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(5 * time.Minute)
 	for !f() {
 		if time.Now().After(deadline) {
-			s.tb.Fatalf("waited 20 s until %s; the server says:\n%s", what, s.log.String())
+			s.tb.Fatalf("waited five minutes until %s; the server says:\n%s", what, s.log.String())
 		}
 		<-time.After(10 * time.Millisecond)
 	}

@@ -16,7 +16,7 @@ import (
 // TestAuditWhileItGrows audits a log that an engine appends to: what is half told between
 // partitions then must not count as a violation. When all is quiet, everything must balance.
 func TestAuditWhileItGrows(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e, err := workflow.Open(ctx, workflow.Config{Log: "mem:?partitions=4", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -34,7 +34,7 @@ func TestCopyLogKafka(t *testing.T) {
 		t.Cleanup(c.Close)
 		brokers = strings.Join(c.ListenAddrs(), ",")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	first, last := "file:"+t.TempDir()+"/log", "file:"+t.TempDir()+"/log"
 	kafka := "kafka://" + brokers + "/copy-" + strings.ToLower(rand.Text()[:10])

@@ -68,7 +68,7 @@ func TestScripts(t *testing.T) {
 			},
 			"await": func(ts *testscript.TestScript, _ bool, args []string) {
 				file := ts.MkAbs(args[0])
-				for end := time.Now().Add(20 * time.Second); ; {
+				for end := time.Now().Add(5 * time.Minute); ; {
 					if _, err := os.Stat(file); err == nil {
 						return
 					}
@@ -84,7 +84,7 @@ func TestScripts(t *testing.T) {
 
 // fixture makes and spoils embedded pairs.
 func fixture() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var err error
 	switch os.Args[1] {

@@ -33,7 +33,7 @@ func TestDoctorKafka(t *testing.T) {
 	}
 	logURL := "kafka://" + brokers + "/doctor-" + strings.ToLower(rand.Text()[:10]) + params
 	storeURL := "pebble:" + t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	ctl := func(want int, args ...string) (x examined, errs string) {
 		t.Helper()

@@ -37,7 +37,7 @@ func TestKafka(t *testing.T) {
 	}
 	logURL := "kafka://" + brokers + "/ctl-" + strings.ToLower(rand.Text()[:10]) + "?partitions=2&replication=1"
 	storeURL := "pebble:" + t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e, err := workflow.Open(ctx, workflow.Config{Log: logURL, Store: storeURL, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {

@@ -265,7 +265,7 @@ func TestCopyKilledKafka(t *testing.T) {
 	brokers := testBrokers(t)
 	random := randomly(t)
 	t.Parallel() // what a killed process had is given up after eight seconds
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	m := newMoving()
 	dir := t.TempDir()
@@ -306,7 +306,7 @@ func TestImportKilledKafka(t *testing.T) {
 	brokers := testBrokers(t)
 	random := randomly(t)
 	t.Parallel() // what a killed process had is given up after eight seconds
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	m := newMoving()
 	dir := t.TempDir()

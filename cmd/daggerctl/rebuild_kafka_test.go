@@ -45,7 +45,7 @@ func testRedis(t *testing.T) (addr, url string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for end := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); ; <-time.After(20 * time.Millisecond) {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			return addr, "redis://" + addr + "/0"
@@ -151,7 +151,7 @@ func TestRebuildKilledKafka(t *testing.T) {
 	brokers := testBrokers(t)
 	random := randomly(t)
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	resumed := false
 	u := under(ctx, t, brokers, func(u *underLoad) {
@@ -232,7 +232,7 @@ func (u *underLoad) watch(ctx context.Context) (stop func()) {
 func TestVerifyKafka(t *testing.T) {
 	brokers := testBrokers(t)
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	u := under(ctx, t, brokers, func(u *underLoad) {
 		for range 3 {

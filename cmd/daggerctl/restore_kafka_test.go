@@ -23,7 +23,7 @@ func TestRestoreKilledKafka(t *testing.T) {
 	brokers := testBrokers(t)
 	random := randomly(t)
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	w := newWaiting()
 	dir := t.TempDir()

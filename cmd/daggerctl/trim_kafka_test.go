@@ -31,7 +31,7 @@ func TestTrimKafka(t *testing.T) {
 		t.Cleanup(c.Close)
 		brokers = strings.Join(c.ListenAddrs(), ",")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	logURL := "kafka://" + brokers + "/trim-" + strings.ToLower(rand.Text()[:10])
 	dir := t.TempDir()

@@ -107,7 +107,7 @@ func values(t testing.TB, l eventlog.Log, topic string, p int32, iso eventlog.Is
 	}
 	defer r.Close()
 	var out []string
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for len(out) < n {
 		records, _, err := r.Next(ctx)

@@ -42,7 +42,7 @@ type order struct {
 // waiting.
 func work(t *testing.T, logURL, store string, from, to int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	eng, err := workflow.Open(ctx, workflow.Config{Log: logURL, Store: store, Logger: slog.New(slog.DiscardHandler), ShutdownTimeout: time.Millisecond})
 	if err != nil {

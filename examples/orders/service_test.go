@@ -31,7 +31,7 @@ func testService(t *testing.T, storeURL string) {
 	o := options{http: "127.0.0.1:0", log: logURL, store: storeURL, updates: "updates", interval: 50 * time.Millisecond}
 	want := map[string]int{"COMPLETED": 5, "STOPPED": 1}
 	var said strings.Builder
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	err := serve(ctx, o, slog.New(slog.NewTextHandler(&said, nil)), func(ctx context.Context, log eventlog.Log, address string) error {
 		return others(ctx, log, "http://"+address, want)

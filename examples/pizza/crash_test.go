@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // to done.
 func program(t *testing.T, done map[string]bool, kill int, args ...string) (stdout string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...) // ended by SIGKILL
 	cmd.Env = append(os.Environ(), asProgram+"=1")

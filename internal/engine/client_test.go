@@ -84,7 +84,7 @@ func ordersOverTwoEngines(t *testing.T, log eventlog.Log, store projection.Store
 	code := runOrders(t)
 	one, _ := runEngine(t, log, store, code)
 	two, _ := runEngine(t, log, store, code)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	before, err := log.Topic(ctx, "told")
 	if err != nil {
@@ -238,7 +238,7 @@ func TestCallThroughTheLog(t *testing.T) {
 	log, store := memLog(t), memStore(t)
 	code := runOrders(t)
 	owner, _ := runEngine(t, log, store, code)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	until(t, ctx, "the owner has all partitions", func() bool {
 		for p := range log.Partitions() {
@@ -307,7 +307,7 @@ func TestCallThroughTheLog(t *testing.T) {
 func TestCallWithoutRun(t *testing.T) {
 	log, store := memLog(t), memStore(t)
 	idle := newEngine(t, log)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r := &eventlog.Request{Type: eventlog.StartInstance, ID: "a", Definition: "Order", Params: json.RawMessage(`{"order":"1"}`)}
 	if a, err := idle.Call(ctx, r); err != nil || a != (Answer{}) {
@@ -349,7 +349,7 @@ func TestCallWithoutRun(t *testing.T) {
 func TestWaitsEnd(t *testing.T) {
 	log := memLog(t)
 	e, stop := runEngine(t, log, memStore(t), runOrders(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if a, err := startOrder(ctx, e, "a", "1"); err != nil || a.Answer != machine.OK {
 		t.Fatal(a, err)

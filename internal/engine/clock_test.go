@@ -45,7 +45,7 @@ func TestClockForwardAndBack(t *testing.T) {
 		}
 		return Outcome{}, nil
 	}))
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() {

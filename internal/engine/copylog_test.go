@@ -22,7 +22,7 @@ import (
 // messages that no relay has read, and requests that nobody has consumed: everything goes on,
 // once.
 func TestCopyLog(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	log := memLog(t)
 	ordersDone(t, log, memStore(t)) // i-00, i-02, … have completed, the others wait

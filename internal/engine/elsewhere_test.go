@@ -55,7 +55,7 @@ func TestListElsewhere(t *testing.T) {
 		}
 		a, _ := worker(t, "a", log, one, code)
 		b, endB := worker(t, "b", log, two, code)
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		await := func(what string, ok func() bool) {
 			t.Helper()

@@ -103,7 +103,7 @@ func TestThreeTasks(t *testing.T) {
 	})
 	log := memLog(t)
 	e := startEngine(t, log, memStore(t), code)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
 	for k := range 200 {

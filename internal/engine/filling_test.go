@@ -20,7 +20,7 @@ import (
 // are done in part or without an answer: no engine starts on what is left, and the same one
 // again makes the log that one without a cut makes.
 func TestFillCutOffAnywhere(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	atRest := func() (eventlog.Log, []byte) {
 		log := newMemLog(t, "first", 4)

@@ -53,7 +53,7 @@ func settledLog(ctx context.Context, t *testing.T, log eventlog.Log) {
 // and buffered ones, into others with more and with fewer partitions: the auditor finds
 // nothing, and everything goes on.
 func TestImport(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	log := newMemLog(t, "first", 4)
 	code := runOrders(t)
@@ -195,7 +195,7 @@ func TestImport(t *testing.T) {
 
 // TestImportOne takes a single instance, as the report of a mistake would have it.
 func TestImportOne(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	log := newMemLog(t, "first", 4)
 	ordersDone(t, log, memStore(t))
@@ -246,7 +246,7 @@ func TestImportOne(t *testing.T) {
 
 // TestImportNotAtRest refuses an application of which something is under way.
 func TestImportNotAtRest(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	log := newMemLog(t, "first", 4)
 	e, stop := runEngine(t, log, memStore(t), runOrders(t))
@@ -280,7 +280,7 @@ func TestImportNotAtRest(t *testing.T) {
 
 // TestImportOnItsWay: what one partition had told another, and that had not arrived.
 func TestImportOnItsWay(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	log := newMemLog(t, "first", 4)
 	ordersDone(t, log, memStore(t))

@@ -13,7 +13,7 @@ import (
 // notReady waits until a partition says why it is not ready.
 func notReady(t *testing.T, e *Engine, partition int32, words string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	until(t, ctx, "partition says "+words, func() bool {
 		for _, p := range e.Partitions() {

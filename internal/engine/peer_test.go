@@ -84,7 +84,7 @@ func twoAskable(t *testing.T) (ctx context.Context, a, b *askable) {
 		return Outcome{}, nil
 	})
 	a, b = newAskable(t, "a", log, code), newAskable(t, "b", log, code)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	until(t, ctx, "two workers share the partitions", func() bool { return a.owned() > 0 && b.owned() > 0 && a.owned()+b.owned() == 4 })
 	for k := range 12 {
@@ -259,7 +259,7 @@ func TestPartitionMovesWhileAsked(t *testing.T) {
 func TestLastOwner(t *testing.T) {
 	log := memLog(t)
 	code := executeCode(t, "One", 1, func(context.Context, Attempt) (Outcome, error) { return Outcome{}, nil })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	a, end := worker(t, "a", log, memStore(t), code)
 	until(t, ctx, "a has all", func() bool { return len(a.Partitions()) == 4 })

@@ -17,7 +17,7 @@ import (
 // runUntil runs an engine for the time that f takes.
 func runUntil(t *testing.T, log eventlog.Log, store projection.Store, f func(ctx context.Context, e *Engine), codes ...*Code) {
 	t.Helper()
-	runUntilTime(t, log, store, 20*time.Second, f, codes...)
+	runUntilTime(t, log, store, 5*time.Minute, f, codes...)
 }
 
 func runUntilTime(t *testing.T, log eventlog.Log, store projection.Store, limit time.Duration, f func(ctx context.Context, e *Engine), codes ...*Code) {

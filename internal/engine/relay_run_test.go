@@ -125,7 +125,7 @@ func (l *lockedBuffer) String() string {
 func TestRelayToTheDeadLetters(t *testing.T) {
 	log, store := memLog(t), memStore(t)
 	e, _ := runEngine(t, log, store, runOrders(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if a, err := startOrder(ctx, e, "a", "1"); err != nil || a.Answer != machine.OK {
 		t.Fatal(a, err)

@@ -53,7 +53,7 @@ func (o limitedOwner) Append(ctx context.Context, events [][]byte, types []event
 func TestEventsTopicTakesLess(t *testing.T) {
 	log := &limitedLog{Log: memLog(t), topic: eventlog.EventsTopic("test")}
 	e, _ := runEngine(t, log, memStore(t), runOrders(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	start := func(id string, bytes int) (Answer, error) {
 		return e.Call(ctx, &eventlog.Request{Type: eventlog.StartInstance, ID: id, Definition: "Order",

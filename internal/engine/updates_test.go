@@ -55,7 +55,7 @@ func runUpdates(t *testing.T, log eventlog.Log, codes ...*Code) *Engine {
 // start starts an instance and waits for its end.
 func startAndWait(t *testing.T, e *Engine, id, definition string, params json.RawMessage) *machine.Instance {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if _, err := ask(ctx, e, unit{request: eventlog.Request{V: 1, Type: eventlog.StartInstance, ID: id, Request: "r" + id, Made: time.Now().UnixMilli(), Definition: definition, Params: params}}); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,7 @@ func (v *verdicts) Write(p []byte) (int, error) {
 // TestVerifierWalksWhileAnEngineWorks finds no difference while everything changes.
 func TestVerifierWalksWhileAnEngineWorks(t *testing.T) {
 	log, store := memLog(t), memStore(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var v verdicts
 	e, err := New(ctx, Config{Log: log, Store: store, ProjectInterval: time.Millisecond, VerifyInterval: 20 * time.Millisecond,

@@ -21,7 +21,7 @@ import (
 // nobody waits for, and stops in good order.
 func ordersDone(t *testing.T, log eventlog.Log, store projection.Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e, stop := runEngine(t, log, store, runOrders(t))
 	for k := range 30 {
@@ -65,7 +65,7 @@ func ordersDone(t *testing.T, log eventlog.Log, store projection.Store) {
 // events, and all events are in the store: an engine that stops now leaves nothing behind.
 func untilAtRest(t *testing.T, log eventlog.Log, store projection.Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	until(t, ctx, "nothing is under way", func() bool {
 		rest, err := atRest(ctx, log, store)
@@ -256,7 +256,7 @@ func TestVerify(t *testing.T) {
 	}
 
 	// An engine goes on with a store that was rebuilt.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e, stop := runEngine(t, log, empty, runOrders(t))
 	say(t, log, "o-7", "now")
@@ -272,7 +272,7 @@ func TestVerify(t *testing.T) {
 // TestVerifyOnline compares a store again and again while an engine writes to it.
 func TestVerifyOnline(t *testing.T) {
 	log, store := memLog(t), memStore(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e, stop := runEngine(t, log, store, runOrders(t))
 	done := make(chan error, 1)

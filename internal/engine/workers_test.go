@@ -18,7 +18,7 @@ func TestWorkersComeAndGo(t *testing.T) {
 	code := executeCode(t, "Three", 3, func(ctx context.Context, a Attempt) (Outcome, error) {
 		return Outcome{}, nil
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 
 	var mu sync.Mutex

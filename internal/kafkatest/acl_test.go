@@ -41,7 +41,7 @@ type shopper struct {
 // wanted in it, or after a minute; ok says that all were completed.
 func (s *shopper) order(t *testing.T, n int, wanted string) (output string, ok bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.program, "-orders", "-", "-log", s.log, "-store", "mem:")
 	var orders strings.Builder

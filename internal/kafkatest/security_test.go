@@ -96,7 +96,7 @@ func TestSecurity(t *testing.T) {
 		{"no permission", "nobody:" + password, b.SecureAddr(), ca + "&sasl=scram-sha-512", "the user needs Describe on the topics pizza.requests"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			raw := "kafka://" + tt.user + "@" + tt.addr + "/pizza?partitions=2&client-id=oven-7&" + tt.params
 			if tt.user == "" {

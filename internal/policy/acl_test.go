@@ -25,7 +25,7 @@ func TestACLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	open := func(user, app string) eventlog.Log {
 		l, err := eventlog.Open(ctx, fmt.Sprintf("kafka://%s:sesame@%s/%s?partitions=2&sasl=plain&allow-plaintext=true", user, strings.Join(c.ListenAddrs(), ","), app))

@@ -97,7 +97,7 @@ func redisPlace(tb testing.TB) *storetest.Place {
 		if err := server.Start(); err != nil {
 			tb.Fatal(err)
 		}
-		for deadline := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Minute); ; <-time.After(20 * time.Millisecond) {
 			if answers(addr) {
 				return
 			}

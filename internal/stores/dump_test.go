@@ -83,7 +83,7 @@ func busyLog(t *testing.T, rnd *rand.Rand) eventlog.Log {
 		t.Fatal(err)
 	}
 	for life := range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		eng, err := workflow.Open(ctx, workflow.Config{OpenedLog: log, OpenedStore: store, Logger: slog.New(slog.DiscardHandler), ShutdownTimeout: time.Millisecond})
 		if err == nil {
 			err = eng.Register(def)

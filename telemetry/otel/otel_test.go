@@ -47,7 +47,7 @@ func TestSpanOfStart(t *testing.T) {
 		}
 	}()
 	for id, want := range map[string]trace.SpanContext{"with": span.WithRemote(true), "without": {}} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		if want.IsValid() {
 			ctx = trace.ContextWithSpanContext(ctx, span)
 		}
