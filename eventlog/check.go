@@ -63,7 +63,7 @@ func Check(ctx context.Context, rawURL string) ([]Finding, error) {
 	}
 	u, err := parseURL(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("check log: %w: the %s URL can't be parsed", ErrURL, scheme)
+		return nil, fmt.Errorf("check log: %w: the %s URL can't be parsed%s", ErrURL, scheme, encode)
 	}
 	found, err := check(ctx, u)
 	if err != nil {

@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"sort"
@@ -62,7 +63,7 @@ func Open(ctx context.Context, rawURL string) (Log, error) {
 	}
 	u, err := parseURL(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("open log: %w: the %s URL can't be parsed", ErrURL, scheme) // url.Parse quotes the whole URL, passwords included
+		return nil, fmt.Errorf("open log: %w: the %s URL can't be parsed%s", ErrURL, scheme, encode) // url.Parse quotes the whole URL, passwords included
 	}
 	l, err := open(ctx, u)
 	if err != nil {
@@ -71,7 +72,15 @@ func Open(ctx context.Context, rawURL string) (Log, error) {
 	return l, nil
 }
 
-// parseURL is url.Parse with several host:port pairs allowed, which url.Parse refuses.
+// encode is what to do where a URL can't be parsed.
+const encode = "; in a user or password, write @ : / ? # [ ] % as %40 %3A %2F %3F %23 %5B %5D %25"
+
+// errPassword: the user ends behind what should be the host.
+var errPassword = errors.New("an @ behind the host")
+
+// parseURL is url.Parse with several host:port pairs allowed, which url.Parse refuses. With an @
+// behind the host it refuses a URL: there a password has one of the characters that end the
+// host, and its rest would be shown as a path.
 func parseURL(raw string) (*url.URL, error) {
 	start := strings.Index(raw, "://")
 	if start < 0 {
@@ -81,6 +90,9 @@ func parseURL(raw string) (*url.URL, error) {
 	end := len(raw)
 	if n := strings.IndexAny(raw[start:], "/?#"); n >= 0 {
 		end = start + n
+	}
+	if start < end && hasUser(raw[end:]) {
+		return nil, errPassword
 	}
 	start += strings.LastIndexByte(raw[start:end], '@') + 1
 	hosts := strings.Split(raw[start:end], ",")
@@ -93,4 +105,12 @@ func parseURL(raw string) (*url.URL, error) {
 	}
 	u.Host = strings.Join(hosts, ",")
 	return u, nil
+}
+
+// hasUser says whether there is an @ in a path, in a fragment or before the first value of a query.
+func hasUser(rest string) bool {
+	rest, fragment, _ := strings.Cut(rest, "#")
+	path, query, _ := strings.Cut(rest, "?")
+	name, _, _ := strings.Cut(query, "=")
+	return strings.Contains(path+name+fragment, "@")
 }

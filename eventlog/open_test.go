@@ -60,9 +60,22 @@ func TestOpenParsesAndRedacts(t *testing.T) {
 			t.Errorf("Open(%q) has host %q and path %q", c.url, got.Host, got.Path)
 		}
 	}
-	for _, bad := range []string{"opentest://u:secret@a:port/", "opentest://u:secret@a:1,b:x/", "opentest://u:secret@%zz/"} {
-		if _, err := Open(t.Context(), bad); err == nil || errors.Is(err, refused) || strings.Contains(err.Error(), "secret") {
+	for _, bad := range []string{
+		"opentest://u:secret@a:port/", "opentest://u:secret@a:1,b:x/", "opentest://u:secret@%zz/",
+		// passwords with characters that end a host
+		"opentest://u:1/secret@a:1/app", "opentest://:p@ss/secret@a/app?x=y", "opentest://u:1?secret@a/app", "opentest://u:1#secret@a/app",
+		"opentest://u:1/x=secret@a", "opentest://u:1?x=y#secret@a",
+	} {
+		if _, err := Open(t.Context(), bad); !errors.Is(err, ErrURL) || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "write @ : / ? # [ ] % as %40") {
 			t.Errorf("Open(%q): %v", bad, err)
+		}
+		if shown := Redacted(bad); strings.Contains(shown, "secret") {
+			t.Errorf("Redacted(%q) = %q", bad, shown)
+		}
+	}
+	for _, good := range []string{"opentest:///dir/a@b", "opentest:dir/a@b", "opentest://h/app?ca=/etc/a@b"} {
+		if _, err := Open(t.Context(), good); !errors.Is(err, refused) {
+			t.Errorf("Open(%q): %v", good, err)
 		}
 	}
 	if _, err := Open(t.Context(), "opentest:dir/log"); !errors.Is(err, refused) || got.Opaque != "dir/log" {

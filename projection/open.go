@@ -70,12 +70,27 @@ func Open(ctx context.Context, rawURL string, id Identity) (Store, error) {
 		return nil, fmt.Errorf("open store: scheme %q is not linked%s; linked: %s", scheme, hint, strings.Join(Schemes(), ", "))
 	}
 	u, err := url.Parse(rawURL)
-	if err != nil {
-		return nil, fmt.Errorf("open store: %w: the %s URL can't be parsed", ErrURL, scheme) // url.Parse quotes the whole URL, passwords included
+	if err != nil || hasUserBehindHost(rawURL) {
+		return nil, fmt.Errorf("open store: %w: the %s URL can't be parsed; in a user or password, write @ : / ? # [ ] %% as %%40 %%3A %%2F %%3F %%23 %%5B %%5D %%25",
+			ErrURL, scheme) // url.Parse quotes the whole URL, passwords included
 	}
 	s, err := open(ctx, u, id)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", u.Redacted(), err)
 	}
 	return s, nil
+}
+
+// hasUserBehindHost says whether there is an @ behind the host, where a password has one of the
+// characters that end the host: its rest would be shown as a path.
+func hasUserBehindHost(raw string) bool {
+	_, rest, found := strings.Cut(raw, "://")
+	end := strings.IndexAny(rest, "/?#")
+	if !found || end <= 0 {
+		return false
+	}
+	rest, fragment, _ := strings.Cut(rest[end:], "#")
+	path, query, _ := strings.Cut(rest, "?")
+	name, _, _ := strings.Cut(query, "=")
+	return strings.Contains(path+name+fragment, "@")
 }

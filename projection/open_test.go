@@ -16,6 +16,12 @@ func TestOpenNamesWhatIsMissing(t *testing.T) {
 		"nosuch://me:secret@host":     "linked: fails",
 		"fails://me:secret@host":      "refused",
 		"fails://me:secret@ho st:%zz": "can't be parsed",
+		// passwords with characters that end a host
+		"fails://me:p@ss/secret@host/0":        "write @ : / ? # [ ] % as %40",
+		"fails://me:1?secret@host/0":           "write @ : / ? # [ ] % as %40",
+		"fails://me:1#secret@host/0":           "write @ : / ? # [ ] % as %40",
+		"fails://me:secret@host/0?ca=/etc/a@b": "refused",
+		"fails:///dir/a@b":                     "refused",
 	} {
 		_, err := Open(t.Context(), raw, Identity{})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
