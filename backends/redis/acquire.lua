@@ -7,7 +7,7 @@ local have = redis.call('HMGET', KEYS[1], 'epoch', 'lost', 'buckets', 'gen', 'by
 if have[1] and have[1] > ARGV[3] then
   return {'fenced', have[1]}
 end
-if (have[4] or '') ~= ARGV[1] or (have[5] or '') ~= ARGV[2] then
+if moved(have[4], have[5]) then
   return {'moved', have[4] or ''}
 end
 if not have[1] then
@@ -23,10 +23,9 @@ if not why and (have[3] or ARGV[4]) ~= ARGV[4] then
 end
 if not why then
   for i = 2, #KEYS do
-    local n = redis.pcall(string.byte(ARGV[5], i - 1) == 122 and 'ZCARD' or 'HLEN', KEYS[i])
-    local want = tonumber(redis.call('HGET', KEYS[1], '#' .. string.sub(KEYS[i], #KEYS[1] + #ARGV[1])) or 0)
-    if n ~= want then
-      why = KEYS[i] .. ' has ' .. (type(n) == 'table' and n.err or n) .. ' rows instead of ' .. want
+    local n = count(KEYS[i], string.sub(ARGV[5], i - 1, i - 1))
+    why = wrong(KEYS[i], n, redis.call('HGET', KEYS[1], rows(KEYS[1], KEYS[i])))
+    if why then
       break
     end
   end

@@ -9,7 +9,7 @@ local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'offset', 'sum', 'log', 
 if not have[1] then
   return {'none'}
 end
-if (have[7] or '') ~= ARGV[1] or (have[8] or '') ~= ARGV[2] then
+if moved(have[7], have[8]) then
   return {'moved', have[7] or ''}
 end
 if have[6] then
@@ -19,26 +19,19 @@ if have[1] ~= ARGV[5] or (have[2] or '0') ~= ARGV[3] then
   return {'have', have[1], have[2], have[3], have[4], have[5]}
 end
 
-local function lose(why)
-  redis.pcall('HSET', KEYS[1], 'lost', why)
-  return {'lost', why}
-end
-
 -- Before the first write: every container has as many rows as were left in it. A server that
 -- has no memory left or may not write refuses the first write, and allows the others after it.
-local base, types = #KEYS[1] + #ARGV[1], ARGV[9]
 local was, now, fields = {}, {}, {}
 if #KEYS > 1 then
   for i = 2, #KEYS do
-    fields[i - 1] = '#' .. string.sub(KEYS[i], base)
+    fields[i - 1] = rows(KEYS[1], KEYS[i])
   end
   local counts = redis.call('HMGET', KEYS[1], unpack(fields))
   for i = 1, #fields do
-    local n = redis.pcall(string.byte(types, i) == 122 and 'ZCARD' or 'HLEN', KEYS[i + 1])
-    local want = tonumber(counts[i] or 0)
-    if n ~= want then
-      local found = type(n) == 'table' and n.err or n
-      return lose(KEYS[i + 1] .. ' has ' .. found .. ' rows instead of ' .. want)
+    local n = count(KEYS[i + 1], string.sub(ARGV[9], i, i))
+    local why = wrong(KEYS[i + 1], n, counts[i])
+    if why then
+      return lose(why)
     end
     was[i], now[i] = n, n
   end

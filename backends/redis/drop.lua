@@ -6,7 +6,7 @@ local have = redis.call('HMGET', KEYS[1], unpack(kept))
 if have[1] and have[1] > ARGV[3] then
   return {'fenced', have[1]}
 end
-if (have[3] or '') ~= ARGV[1] or (have[4] or '') ~= ARGV[2] then
+if moved(have[3], have[4]) then
   return {'moved', have[3] or ''}
 end
 for i = 1, #KEYS, 1000 do

@@ -7,7 +7,7 @@ local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'lost', 'gen', 'by')
 if not have[1] then
   return {'none'}
 end
-if (have[4] or '') ~= ARGV[1] or (have[5] or '') ~= ARGV[2] then
+if moved(have[4], have[5]) then
   return {'moved', have[4] or ''}
 end
 if have[3] then
@@ -15,15 +15,8 @@ if have[3] then
 end
 
 -- That a row is not there is believed only where no other row is missing.
-local function whole(key, command)
-  local want = tonumber(redis.call('HGET', KEYS[1], '#' .. string.sub(key, #KEYS[1] + #ARGV[1])) or 0)
-  local n = redis.pcall(command, key)
-  if n == want then
-    return nil
-  end
-  local why = key .. ' has ' .. (type(n) == 'table' and n.err or n) .. ' rows instead of ' .. want
-  redis.pcall('HSET', KEYS[1], 'lost', why)
-  return why
+local function incomplete(key, kind)
+  return wrong(key, count(key, kind), redis.call('HGET', KEYS[1], rows(KEYS[1], key)))
 end
 
 local reply, entries = {'ok', have[1], have[2]}, ARGV[3] == 'z'
@@ -34,8 +27,7 @@ for k = entries and 3 or 2, #KEYS do
   for from = i + 1, i + n, 1000 do
     local part = redis.pcall('HMGET', KEYS[k], unpack(ARGV, from, math.min(from + 999, i + n)))
     if part.err then
-      redis.pcall('HSET', KEYS[1], 'lost', part.err)
-      return {'lost', part.err}
+      return lose(part.err)
     end
     for j = 1, #part do
       values[#values + 1] = part[j]
@@ -43,12 +35,12 @@ for k = entries and 3 or 2, #KEYS do
     end
   end
   if missing then
-    local why = whole(KEYS[k], 'HLEN')
+    local why = incomplete(KEYS[k], 'h')
     if not why and entries then
-      why = whole(KEYS[2], 'ZCARD')
+      why = incomplete(KEYS[2], 'z')
     end
     if why then
-      return {'lost', why}
+      return lose(why)
     end
     if entries then
       for j = 1, n do

@@ -21,10 +21,9 @@ if built.lost then
   return {'lost', built.lost}
 end
 for i = 3, #KEYS do
-  local n = redis.pcall(string.byte(ARGV[3], i - 2) == 122 and 'ZCARD' or 'HLEN', KEYS[i])
-  local want = tonumber(built['#' .. string.sub(KEYS[i], #KEYS[2] + #ARGV[1])] or 0)
-  if n ~= want then
-    return {'lost', KEYS[i] .. ' has ' .. (type(n) == 'table' and n.err or n) .. ' rows instead of ' .. want}
+  local why = wrong(KEYS[i], count(KEYS[i], string.sub(ARGV[3], i - 2, i - 2)), built[rows(KEYS[2], KEYS[i])])
+  if why then
+    return {'lost', why}
   end
 end
 

@@ -2,23 +2,20 @@
 -- ARGV: generation, builder, least, greatest, most.
 -- Reply: 'ok', epoch, n, keys, values (none at all when no entry has one); 'none'; 'moved',
 -- generation; 'lost', why.
-local base = #KEYS[1] + #ARGV[1]
-local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'lost', '#' .. string.sub(KEYS[2], base), '#' .. string.sub(KEYS[3], base), 'gen', 'by')
+local have = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'lost', rows(KEYS[1], KEYS[2]), rows(KEYS[1], KEYS[3]), 'gen', 'by')
 if not have[1] then
   return {'none'}
 end
-if (have[6] or '') ~= ARGV[1] or (have[7] or '') ~= ARGV[2] then
+if moved(have[6], have[7]) then
   return {'moved', have[6] or ''}
 end
 if have[3] then
   return {'lost', have[3]}
 end
 for k = 2, 3 do
-  local want, n = tonumber(have[k + 2] or 0), redis.pcall(k == 2 and 'ZCARD' or 'HLEN', KEYS[k])
-  if n ~= want then
-    local why = KEYS[k] .. ' has ' .. (type(n) == 'table' and n.err or n) .. ' rows instead of ' .. want
-    redis.pcall('HSET', KEYS[1], 'lost', why)
-    return {'lost', why}
+  local why = wrong(KEYS[k], count(KEYS[k], k == 2 and 'z' or 'h'), have[k + 2])
+  if why then
+    return lose(why)
   end
 end
 local keys, values = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[3], ARGV[4], 'LIMIT', 0, ARGV[5]), {}

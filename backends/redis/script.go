@@ -2,11 +2,12 @@ package redis
 
 import (
 	"context"
-	_ "embed" // the scripts
+	"embed"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	client "github.com/redis/go-redis/v9"
@@ -14,58 +15,39 @@ import (
 	"github.com/godagger/dagger/projection"
 )
 
-//go:embed apply.lua
-var applySource string
-
-//go:embed get.lua
-var getSource string
-
-//go:embed scan.lua
-var scanSource string
-
-//go:embed counters.lua
-var countersSource string
-
-//go:embed acquire.lua
-var acquireSource string
-
-//go:embed drop.lua
-var dropSource string
-
-//go:embed lose.lua
-var loseSource string
-
-//go:embed stage.lua
-var stageSource string
-
-//go:embed replace.lua
-var replaceSource string
-
-//go:embed sweep.lua
-var sweepSource string
-
-//go:embed identity.lua
-var identitySource string
-
-//go:embed probe.lua
-var probeSource string
+//go:embed *.lua
+var sources embed.FS
 
 // Scripts are run by their checksum; a server that doesn't know one (a new master, one that
 // was restarted) is given the source. All may be repeated: what was done is not done twice.
 var (
-	applyScript    = client.NewScript(applySource)
-	getScript      = client.NewScript(getSource)
-	scanScript     = client.NewScript(scanSource)
-	countersScript = client.NewScript(countersSource)
-	acquireScript  = client.NewScript(acquireSource)
-	dropScript     = client.NewScript(dropSource)
-	loseScript     = client.NewScript(loseSource)
-	stageScript    = client.NewScript(stageSource)
-	replaceScript  = client.NewScript(replaceSource)
-	sweepScript    = client.NewScript(sweepSource)
-	identityScript = client.NewScript(identitySource)
-	probeScript    = client.NewScript(probeSource)
+	identityScript = script("identity.lua")
+	probeScript    = script("probe.lua")
+	stageScript    = script("stage.lua")
+	sweepScript    = script("sweep.lua")
+
+	acquireScript  = script("partition.lua", "acquire.lua")
+	applyScript    = script("partition.lua", "apply.lua")
+	countersScript = script("partition.lua", "counters.lua")
+	dropScript     = script("partition.lua", "drop.lua")
+	getScript      = script("partition.lua", "get.lua")
+	loseScript     = script("partition.lua", "lose.lua")
+	replaceScript  = script("partition.lua", "replace.lua")
+	scanScript     = script("partition.lua", "scan.lua")
 )
+
+// script is one script made of the files in their order.
+func script(files ...string) *client.Script {
+	var source strings.Builder
+	for _, name := range files {
+		part, err := sources.ReadFile(name)
+		if err != nil {
+			panic(err) // the program was built without it
+		}
+		source.Write(part)
+	}
+	return client.NewScript(source.String())
+}
 
 // run runs a script. After a lost reply it is run again: that tells what became of the first.
 func (s *Store) run(ctx context.Context, script *client.Script, keys []string, args ...any) (reply []any, err error) {
