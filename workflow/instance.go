@@ -66,7 +66,7 @@ type Filter struct {
 	Definition string
 	Status     Status
 	IDPrefix   string
-	Limit      int    // of a page of List; 0 = 100, at most 1,000
+	Limit      int    // of a page of List; 0 = 100, at most 1,000; of large instances 8 MiB
 	Cursor     string // Page.Cursor of the page before; "" = the first
 	// AtLeast waits until the store has folded these event numbers, by partition.
 	AtLeast map[int32]uint64

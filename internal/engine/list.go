@@ -57,10 +57,12 @@ func ReadList(ctx context.Context, store projection.Store, f Filter) (Page, erro
 }
 
 func readList(ctx context.Context, store viewer, partitions []int32, f Filter) (Page, error) {
-	all, err := readEntries(ctx, store, partitions, f)
+	x, err := readEntries(ctx, store, partitions, f)
 	if err != nil {
 		return Page{}, err
 	}
+	var all entries
+	all.add(x)
 	return all.page(f), nil
 }
 
@@ -123,6 +125,7 @@ type listed struct {
 	Instance *machine.Instance `json:"instance"` // nil: it has changed since it was found
 
 	partition int32 // of this process's store
+	size      int   // of its row
 }
 
 // entries are those of some partitions that may be on a page.
@@ -130,6 +133,9 @@ type entries struct {
 	LogID string           `json:"log"` // events topic, so that a peer of another log is noticed
 	AsOf  map[int32]uint64 `json:"asOf"`
 	Found []listed         `json:"found"`
+	Cut   bool             `json:"cut,omitempty"` // Found has pageBytes; there may be more behind its last
+
+	upto *position // of what was added: behind it something may be missing
 }
 
 func (x entries) log() string { return x.LogID }
@@ -140,6 +146,11 @@ func (x *entries) add(y entries) {
 	}
 	maps.Copy(x.AsOf, y.AsOf)
 	x.Found = append(x.Found, y.Found...)
+	if n := len(y.Found); y.Cut && n > 0 {
+		if last := y.Found[n-1].position; x.upto == nil || last.compare(*x.upto) < 0 {
+			x.upto = &last
+		}
+	}
 }
 
 // sort brings the entries into the order of a list, each once: one that changed while it was
@@ -154,9 +165,15 @@ func (x entries) page(f Filter) (page Page) {
 	limit := f.most()
 	page.AsOf = x.AsOf
 	x.sort()
+	more := x.upto != nil
+	if more {
+		x.Found = slices.DeleteFunc(x.Found, func(l listed) bool { return l.compare(*x.upto) > 0 })
+	}
 	if len(x.Found) > limit {
-		x.Found = x.Found[:limit]
-		last := x.Found[limit-1].position
+		x.Found, more = x.Found[:limit], true
+	}
+	if more {
+		last := x.Found[len(x.Found)-1].position
 		last.Filter = f.hash()
 		page.Cursor = last.cursor()
 	}

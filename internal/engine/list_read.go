@@ -44,7 +44,9 @@ func readEntries(ctx context.Context, store viewer, partitions []int32, f Filter
 	}
 	if err == nil {
 		x.Found = x.Found[:min(len(x.Found), wanted)]
-		err = eachOf(partitions, func(k int, p int32) error { return x.read(ctx, parts[k].view, p, &f) })
+		err = x.fill(func(from, to int) error {
+			return eachOf(partitions, func(k int, p int32) error { return x.read(ctx, parts[k].view, p, &f, from, to) })
+		})
 	}
 	if err != nil {
 		return entries{}, fmt.Errorf("list %w", err)
@@ -73,12 +75,39 @@ func (x *entries) merge(parts []*listing, wanted int, idPrefix string) (more boo
 	return more
 }
 
-// read reads the instances of a partition that are on the page: most of what its partitions
-// have found is not.
-func (x *entries) read(ctx context.Context, v projection.View, p int32, f *Filter) error {
+const (
+	// pageBytes is what the instances of a page may have in the store: with large parameters a
+	// page has fewer of them. One is always on it.
+	pageBytes = 8 << 20
+	// firstRead is how many instances are read before their size is known.
+	firstRead = 32
+)
+
+// fill reads the instances of what was found, a piece after the other, up to pageBytes.
+func (x *entries) fill(read func(from, to int) error) error {
+	size := 0
+	for from, n := 0, firstRead; from < len(x.Found); {
+		to := min(from+n, len(x.Found))
+		if err := read(from, to); err != nil {
+			return err
+		}
+		for ; from < to; from++ {
+			if size += x.Found[from].size; size > pageBytes && from > 0 {
+				x.Found, x.Cut = x.Found[:from], true
+				return nil
+			}
+		}
+		n = max(1, (pageBytes-size)/max(1, size/from))
+	}
+	return nil
+}
+
+// read reads the instances of a partition that stand between two places of the page: most of
+// what its partitions have found is not on it.
+func (x *entries) read(ctx context.Context, v projection.View, p int32, f *Filter, from, to int) error {
 	var keys [][]byte
 	var at []int
-	for k := range x.Found {
+	for k := from; k < to; k++ {
 		if x.Found[k].partition == p {
 			keys, at = append(keys, []byte(x.Found[k].ID)), append(at, k)
 		}
@@ -98,6 +127,7 @@ func (x *entries) read(ctx context.Context, v projection.View, p int32, f *Filte
 		if err := decodeRow(value, i); err != nil {
 			return err
 		}
+		x.Found[at[k]].size = len(value)
 		if f.matches(i) {
 			x.Found[at[k]].Instance = i
 		}

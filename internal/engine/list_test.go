@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -233,6 +234,63 @@ func TestListIsTheMerge(t *testing.T) {
 			if err != nil || !maps.Equal(got, counts) || len(asOf) != len(s.parts) {
 				t.Fatalf("counts of %+v: %v as of %v, %v; want %v", f, got, asOf, err, counts)
 			}
+		}
+	}
+}
+
+// TestListOfLargeInstances: a page of large ones has fewer, in this store and in what peers
+// answer, and the pages together have all, in their order, each once.
+func TestListOfLargeInstances(t *testing.T) {
+	rnd := seededList(t)
+	s := newShelf(t, 6)
+	for k := range 60 {
+		i := listedInstance(fmt.Sprintf("i-%d", k), "D", machine.Executing, rnd.Int64N(50))
+		size := rnd.IntN(400_000)
+		if k == 20 {
+			size = pageBytes // more than a page has
+		}
+		i.Params = json.RawMessage(`"` + strings.Repeat("x", size) + `"`)
+		s.parts[rnd.IntN(len(s.parts))].put(i)
+	}
+	f := Filter{Limit: 1000}
+	want := names(s.all(f))
+	for _, workers := range [][][]int32{{{0, 1, 2, 3, 4, 5}}, {{0}, {1, 2}, {3, 4, 5}}} {
+		var got []string
+		for f.Cursor = ""; ; {
+			var all entries
+			for _, partitions := range workers {
+				x, err := readEntries(t.Context(), s, partitions, f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				size := 0
+				for _, l := range x.Found {
+					size += len(encodeRow(l.Instance))
+				}
+				if size > pageBytes && len(x.Found) > 1 {
+					t.Errorf("%d instances with %d bytes on a page", len(x.Found), size)
+				}
+				data, err := json.Marshal(x) // as a peer answers
+				if err != nil || len(data) > maxPeerAnswer {
+					t.Fatal(len(data), err)
+				}
+				var answer entries
+				if err := json.Unmarshal(data, &answer); err != nil {
+					t.Fatal(err)
+				}
+				all.add(answer)
+			}
+			page := all.page(f)
+			got = append(got, names(page.Instances)...)
+			if f.Cursor = page.Cursor; f.Cursor == "" {
+				break
+			}
+			if len(page.Instances) == 0 {
+				t.Fatal("an empty page that is not the last")
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", workers, diff)
 		}
 	}
 }

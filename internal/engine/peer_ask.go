@@ -25,8 +25,9 @@ const (
 	// peerRounds is how often partitions are looked for that move meanwhile.
 	peerRounds = 4
 	peerPause  = 100 * time.Millisecond // before the second; it doubles
-	// maxPeerAnswer bounds what is read of an answer.
-	maxPeerAnswer = 256 << 20
+	// maxPeerAnswer bounds what is read of an answer: more than a page of pageBytes, and its last
+	// instance, or any other one.
+	maxPeerAnswer = 64 << 20
 	maxPeerDetail = 4 << 10
 )
 
@@ -166,15 +167,21 @@ func (e *Engine) askPeer(ctx context.Context, address, path string, q url.Values
 	if w.StatusCode != http.StatusOK {
 		return refusedBy(w)
 	}
-	body := &io.LimitedReader{R: w.Body, N: maxPeerAnswer}
-	err = json.NewDecoder(body).Decode(answer)
+	if err := readPeer(w.Body, answer); ctx.Err() == nil || err == nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// readPeer reads an answer of at most maxPeerAnswer.
+func readPeer(r io.Reader, answer any) error {
+	body := &io.LimitedReader{R: r, N: maxPeerAnswer}
+	err := json.NewDecoder(body).Decode(answer)
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
 	case body.N <= 0:
-		return fmt.Errorf("it answers more than %d bytes: ask for fewer at once", maxPeerAnswer)
+		return fmt.Errorf("it answers more than %d MiB", maxPeerAnswer>>20)
 	}
 	return fmt.Errorf("its answer: %w", err)
 }

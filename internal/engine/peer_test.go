@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -235,6 +236,27 @@ func TestWorkerDoesNotAnswer(t *testing.T) {
 	b.server.Close()
 	if _, err := a.List(ctx, Filter{}); err == nil || !strings.Contains(err.Error(), "which can't be asked: dial tcp") {
 		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// endless is an answer that does not end.
+type endless struct{ begin io.Reader }
+
+func (r endless) Read(p []byte) (int, error) {
+	if n, err := r.begin.Read(p); err == nil {
+		return n, nil
+	}
+	for k := range p {
+		p[k] = 'x'
+	}
+	return len(p), nil
+}
+
+// TestPeerAnswersTooMuch: what an answer may take of memory has an end.
+func TestPeerAnswersTooMuch(t *testing.T) {
+	var x entries
+	if err := readPeer(endless{strings.NewReader(`{"log":"`)}, &x); err == nil || err.Error() != "it answers more than 64 MiB" {
+		t.Errorf("%v", err)
 	}
 }
 
