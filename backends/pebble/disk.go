@@ -14,8 +14,9 @@ import (
 )
 
 // disk is the file system of one partition's database. A database ends its process when its
-// write-ahead log or its manifest can't be written. So what fails for want of room, or because
-// the disk is read-only, is tried here until it succeeds, and the database does not hear of it.
+// write-ahead log or its manifest can't be written. So what fails for want of room or of files that
+// the process may open, or because the disk is read-only, is tried here until it succeeds, and the
+// database does not hear of it.
 // Tables are another matter: it throws away one that it can't finish, which makes room, and
 // tries again by itself. What waits for the database meanwhile gives up: see outlast.
 type disk struct {
@@ -39,9 +40,15 @@ const (
 	patience = time.Second
 )
 
-// refusesWrites says whether an error passes when somebody looks after the disk.
+// refusesWrites says whether an error passes when somebody looks after the disk, or the process
+// has closed other files.
 func refusesWrites(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS) || lacksFiles(err)
+}
+
+// lacksFiles says whether the process, or the machine, has as many files open as it may.
+func lacksFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // again calls f until the disk takes it.
@@ -74,6 +81,9 @@ func (d *disk) trouble() error {
 	defer d.mu.Unlock()
 	if d.err == nil || time.Since(d.at) > recently {
 		return nil
+	}
+	if lacksFiles(d.err) {
+		return fmt.Errorf("no more files can be opened; raise the limit (ulimit -n, LimitNOFILE): %w", d.err)
 	}
 	return fmt.Errorf("the disk takes no writes: %w", d.err)
 }
