@@ -14,43 +14,33 @@ import (
 	"github.com/godagger/dagger/eventlog"
 )
 
-// reader is a client that fetches one partition.
-type reader struct {
+// position is how far somebody has read in a partition.
+type position struct {
 	log       *kafkaLog
-	cl        *kgo.Client
 	topic     string
 	partition int32
-	id        kadm.TopicID
 	next      int64
 }
 
-const (
-	readBytes = 4 << 20 // of a fetch
-	peekBytes = 64 << 10
-)
+// reader is a client that fetches one partition.
+type reader struct {
+	position
+	cl *kgo.Client
+	id kadm.TopicID
+}
+
+const readBytes = 4 << 20 // of a fetch
 
 func (l *kafkaLog) Read(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation) (eventlog.Reader, error) {
-	return l.reader(ctx, topic, partition, from, topicID, isolation, readBytes)
-}
-
-// Peek is Read by small fetches.
-func (l *kafkaLog) Peek(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation) (eventlog.Reader, error) {
-	return l.reader(ctx, topic, partition, from, topicID, isolation, peekBytes)
-}
-
-func (l *kafkaLog) reader(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation, bytes int32) (eventlog.Reader, error) {
 	fail := func(err error) (eventlog.Reader, error) {
 		return nil, fmt.Errorf("read %s, partition %d: %w", topic, partition, err)
 	}
 	t, err := l.topics.read(ctx, topic)
+	if err == nil {
+		err = t.has(partition, topicID)
+	}
 	if err != nil {
 		return fail(err)
-	}
-	if topicID != "" && topicID != t.id.String() {
-		return fail(fmt.Errorf("%w: its id is %s, not %s", eventlog.ErrTopicChanged, t.id, topicID))
-	}
-	if partition < 0 || partition >= t.partitions {
-		return fail(fmt.Errorf("%w: it has %d partitions", eventlog.ErrNoTopic, t.partitions))
 	}
 	starts, err := l.offsets(ctx, topic, l.adm.ListStartOffsets)
 	if err != nil {
@@ -73,12 +63,12 @@ func (l *kafkaLog) reader(ctx context.Context, topic string, partition int32, fr
 		kgo.FetchIsolationLevel(level),
 		kgo.KeepControlRecords(),        // their offsets are passed too
 		kgo.FetchMaxWait(5*time.Second), // an idle partition costs next to nothing; what comes ends the wait
-		kgo.FetchMaxPartitionBytes(bytes),
+		kgo.FetchMaxPartitionBytes(readBytes),
 	)
 	if err != nil {
 		return fail(err)
 	}
-	return &reader{log: l, cl: cl, topic: topic, partition: partition, id: t.id, next: from}, nil
+	return &reader{position: position{log: l, topic: topic, partition: partition, next: from}, cl: cl, id: t.id}, nil
 }
 
 func (r *reader) Next(ctx context.Context) ([]eventlog.Record, int64, error) {
@@ -120,7 +110,7 @@ func (r *reader) check(id kadm.TopicID, err error) error {
 }
 
 // take adds what is at or after the next offset.
-func (r *reader) take(records []eventlog.Record, fetched []*kgo.Record) []eventlog.Record {
+func (r *position) take(records []eventlog.Record, fetched []*kgo.Record) []eventlog.Record {
 	n := 0
 	for _, k := range fetched {
 		n += len(k.Headers)
@@ -152,7 +142,7 @@ func (r *reader) take(records []eventlog.Record, fetched []*kgo.Record) []eventl
 }
 
 // explain turns a fetch error into what the caller can act on.
-func (r *reader) explain(ctx context.Context, err error) error {
+func (r *position) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, kerr.UnknownTopicID):
 		err = r.gone(ctx, err)
@@ -170,7 +160,7 @@ func (r *reader) explain(ctx context.Context, err error) error {
 }
 
 // gone tells a topic that was deleted from one that was created again.
-func (r *reader) gone(ctx context.Context, err error) error {
+func (r *position) gone(ctx context.Context, err error) error {
 	if _, lookup := r.log.topics.read(ctx, r.topic); errors.Is(lookup, eventlog.ErrNoTopic) {
 		return fmt.Errorf("%w: %w", eventlog.ErrNoTopic, err)
 	}

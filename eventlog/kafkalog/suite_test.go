@@ -25,6 +25,32 @@ func TestSuite(t *testing.T) {
 	})
 }
 
+// TestSuitePeek runs the contract over a log whose every reader peeks.
+func TestSuitePeek(t *testing.T) {
+	eventlogtest.Run(t, func(t *testing.T) *eventlogtest.Harness {
+		addrs, _ := brokers(t)
+		h := harness(addrs)
+		open, deleteTopic := h.Open, h.DeleteTopic
+		h.Open = func(ctx context.Context, partitions int32) (eventlog.Log, error) {
+			l, err := open(ctx, partitions)
+			if err != nil {
+				return nil, err
+			}
+			return peeking{l.(*kafkaLog)}, nil
+		}
+		h.DeleteTopic = func(ctx context.Context, l eventlog.Log, name string) error {
+			return deleteTopic(ctx, l.(peeking).kafkaLog, name)
+		}
+		return h
+	})
+}
+
+type peeking struct{ *kafkaLog }
+
+func (p peeking) Read(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation eventlog.Isolation) (eventlog.Reader, error) {
+	return p.Peek(ctx, topic, partition, from, topicID, isolation)
+}
+
 func harness(addrs string) *eventlogtest.Harness {
 	app := newApp()
 	return &eventlogtest.Harness{

@@ -25,12 +25,27 @@ const (
 	topicAge = time.Minute
 )
 
-// topicInfo is what a producer must know of a topic.
+// topicInfo is what producers and readers must know of a topic.
 type topicInfo struct {
 	id         kadm.TopicID
 	partitions int32
-	maxBatch   int32 // bytes
+	leaders    []leader // of the partitions, as last seen
+	maxBatch   int32    // bytes
 	read       time.Time
+}
+
+// leader is a broker, -1 where the partition has none, since an epoch.
+type leader struct{ node, epoch int32 }
+
+// has says that a topic is the one with an id, if one is named, and has a partition.
+func (t topicInfo) has(partition int32, topicID string) error {
+	if topicID != "" && topicID != t.id.String() {
+		return fmt.Errorf("%w: its id is %s, not %s", eventlog.ErrTopicChanged, t.id, topicID)
+	}
+	if partition < 0 || partition >= t.partitions {
+		return fmt.Errorf("%w: it has %d partitions", eventlog.ErrNoTopic, t.partitions)
+	}
+	return nil
 }
 
 func (t topicInfo) maxRecord() int { return int(t.maxBatch) - batchOverhead }
@@ -76,6 +91,13 @@ func (c *topicCache) read(ctx context.Context, name string) (topicInfo, error) {
 		return topicInfo{}, fmt.Errorf("%w: topic %s has %d, not %d: it was created again, and what it held is lost", eventlog.ErrPartitions, name, n, want)
 	}
 	t := topicInfo{id: d.ID, partitions: int32(len(d.Partitions)), maxBatch: defaultMaxBatch, read: time.Now()}
+	for p := range t.partitions {
+		at := leader{-1, -1}
+		if d, there := d.Partitions[p]; there {
+			at = leader{d.Leader, d.LeaderEpoch}
+		}
+		t.leaders = append(t.leaders, at)
+	}
 	configs, err := c.log.adm.DescribeTopicConfigs(ctx, name)
 	if err == nil {
 		var have map[string]string
