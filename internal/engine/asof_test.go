@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/godagger/dagger/eventlog"
-	"github.com/godagger/dagger/eventlog/embedlog"
+	_ "github.com/godagger/dagger/eventlog/embedlog" // file:
 	"github.com/godagger/dagger/internal/machine"
 	"github.com/godagger/dagger/projection"
 )
@@ -179,24 +179,35 @@ func TestPast(t *testing.T) {
 // BenchmarkAsOf looks for instances as of a point in a log of DAGGER_ASOF_EVENTS events in one
 // partition, or for their histories: of one whose events are near to each other, of one that has
 // some from the beginning to the end of the log, of one of which the store has no row any more, and
-// of none; with a store and without.
+// of none; with a store and without. DAGGER_ASOF_LOG and DAGGER_ASOF_STORE may name another log and
+// a store, which are filled where they are empty, and used as they are when the benchmark runs again.
 func BenchmarkAsOf(b *testing.B) {
 	total, _ := strconv.Atoi(os.Getenv("DAGGER_ASOF_EVENTS"))
 	if total == 0 {
 		total = 100_000
 	}
 	ctx := b.Context()
-	log, err := embedlog.Open(ctx, b.TempDir(), embedlog.Options{App: "test", Partitions: 1})
+	logURL, storeURL := os.Getenv("DAGGER_ASOF_LOG"), os.Getenv("DAGGER_ASOF_STORE")
+	if logURL == "" {
+		logURL = "file:" + b.TempDir() + "?app=test&partitions=1"
+	}
+	if storeURL == "" {
+		storeURL = "pebble:" + b.TempDir()
+	}
+	log, err := eventlog.Open(ctx, logURL)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer log.Close()
-	store, err := projection.Open(ctx, "pebble:"+b.TempDir(), projection.Identity{App: "test", Partitions: 1})
+	store, err := projection.Open(ctx, storeURL, projection.Identity{App: log.App(), Partitions: 1})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	last := fillLog(ctx, b, log, store, total)
+	last := filledBefore(ctx, b, store)
+	if last[longID] == 0 {
+		last = fillLog(ctx, b, log, store, total)
+	}
 	short := func() string { return shortID(sampled * rand.IntN(len(last)-1)) }
 	long := func() string { return longID }
 	gone := func() string { return shortID(sampled*rand.IntN(len(last)-1) + 1) }
@@ -251,8 +262,8 @@ const (
 func shortID(k int) string { return fmt.Sprintf("order-%08d", k) }
 
 // fillLog appends events of short instances, and one that has an event now and then from the
-// beginning to the end. The store gets the rows of some; their last events are returned.
-func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, store projection.Store, events int) map[string]uint64 {
+// // beginning to the end. The store gets the rows of some; their last events are returned.
+func fillLog(ctx context.Context, tb testing.TB, log eventlog.Log, store projection.Store, events int) map[string]uint64 {
 	tb.Helper()
 	owner, err := log.Own(ctx, 0)
 	if err != nil {
@@ -341,4 +352,32 @@ func fillLog(ctx context.Context, tb testing.TB, log *embedlog.Log, store projec
 		tb.Fatal(err)
 	}
 	return ends
+}
+
+// filledBefore are the last events of the instances that the store has.
+func filledBefore(ctx context.Context, tb testing.TB, store projection.Store) map[string]uint64 {
+	tb.Helper()
+	v, err := store.View(ctx, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer v.Close()
+	ends := map[string]uint64{}
+	for from := []byte(nil); ; {
+		rows, _, err := v.Scan(ctx, projection.KindInstance, from, nil, 1000)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, row := range rows {
+			var i machine.Instance
+			if err := decodeRow(row.Value, &i); err != nil {
+				tb.Fatal(err)
+			}
+			ends[string(row.Key)] = i.N
+		}
+		if len(rows) < 1000 {
+			return ends
+		}
+		from = append(rows[len(rows)-1].Key, 0)
+	}
 }
