@@ -234,9 +234,7 @@ func TestFollowEnds(t *testing.T) {
 		"a counter":              func(tx *projection.Tx) { tx.Del(projection.KindCount, []byte("k")) },
 	} {
 		store := memstore.New(id)
-		ctx, cancel := context.WithCancel(t.Context())
-		err := projection.Follow(ctx, log, store, func(_ context.Context, tx *projection.Tx, _ *eventlog.Event) error { f(tx); return nil }, end)
-		cancel()
+		err := projection.Follow(t.Context(), log, store, func(_ context.Context, tx *projection.Tx, _ *eventlog.Event) error { f(tx); return nil }, end)
 		if err == nil || !strings.Contains(err.Error(), "is not for Put") {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	client "github.com/redis/go-redis/v9"
 
+	"github.com/godagger/dagger/internal/kafkatest"
 	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/projection/storetest"
 )
@@ -45,12 +46,12 @@ func startServer(tb testing.TB, args ...string) *server {
 }
 
 func freeAddr(tb testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	tb.Helper()
+	port, err := kafkatest.FreePort()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // start starts it, again after kill, and waits until it has loaded its data.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	client "github.com/redis/go-redis/v9"
 
 	"github.com/godagger/dagger/eventlog"
+	"github.com/godagger/dagger/internal/kafkatest"
 	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/workflow"
 )
@@ -30,13 +32,12 @@ func testRedis(t *testing.T) (addr, url string) {
 		addr = miniredis.RunT(t).Addr()
 		return addr, "redis://" + addr + "/0?check=off"
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := kafkatest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr = l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(addr)
+	port := strconv.Itoa(free)
+	addr = net.JoinHostPort("127.0.0.1", port)
 	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -7,12 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/audit"
+	"github.com/godagger/dagger/internal/kafkatest"
 )
 
 // TestServiceOnKafka runs the service and play as processes on real brokers: with rubbish on
@@ -133,12 +135,11 @@ func deadLetters(t *testing.T, log eventlog.Log) map[string]int {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := kafkatest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // awaitEvents waits until the log has so many events of a type.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	client "github.com/redis/go-redis/v9"
+
+	"github.com/godagger/dagger/internal/kafkatest"
 )
 
 // TestRedisKilledEmbedded kills the server under load with each way to persist.
@@ -236,20 +238,11 @@ func (s *redisServer) port() int {
 	return n
 }
 
-// freePort is a port such that a node of a cluster can have the one 10,000 above it too.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if port < 55_000 {
-			return port
-		}
+	port, err := kafkatest.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port below 55000")
-	return 0
+	return port
 }

@@ -67,7 +67,7 @@ type Broker struct {
 func Start(ctx context.Context, o Options) (*Broker, error) {
 	var err error
 	b := &Broker{dir: o.Dir, port: o.Port, heap: o.HeapMB, node: 1, cluster: clusterID()}
-	if b.controller, err = freePort(); err != nil {
+	if b.controller, err = FreePort(); err != nil {
 		return nil, fmt.Errorf("find a free port: %w", err)
 	}
 	if err := b.start(ctx, o); err != nil {
@@ -90,7 +90,7 @@ func (b *Broker) start(ctx context.Context, o Options) (err error) {
 		b.temporary = true
 	}
 	if b.port == 0 {
-		if b.port, err = freePort(); err != nil {
+		if b.port, err = FreePort(); err != nil {
 			return fmt.Errorf("find a free port: %w", err)
 		}
 	}
@@ -311,15 +311,6 @@ func (b *Broker) end(signal syscall.Signal) error {
 	_ = cmd.Process.Kill()
 	<-exit
 	return nil
-}
-
-// freePort is a port that nobody listens on now.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 func tail(out []byte) string {

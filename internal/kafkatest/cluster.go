@@ -24,7 +24,7 @@ func StartCluster(ctx context.Context, n int, o Options) (*Cluster, error) {
 	var voters []string
 	o.Dir, o.Port = "", 0
 	for node := 1; node <= n; node++ {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}

@@ -40,7 +40,7 @@ func (b *Broker) secureSettings(o Options, all map[string]string) error {
 		return err
 	}
 	for _, port := range []*int{&b.secure.sasl, &b.secure.mutual} {
-		if *port, err = freePort(); err != nil {
+		if *port, err = FreePort(); err != nil {
 			return fmt.Errorf("find a free port: %w", err)
 		}
 	}

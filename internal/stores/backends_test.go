@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/godagger/dagger/backends/aerospike"
 	"github.com/godagger/dagger/backends/pebble"
 	"github.com/godagger/dagger/backends/redis"
+	"github.com/godagger/dagger/internal/kafkatest"
 	"github.com/godagger/dagger/projection"
 	"github.com/godagger/dagger/projection/memstore"
 	"github.com/godagger/dagger/projection/storetest"
@@ -79,12 +81,12 @@ func redisPlace(tb testing.TB) *storetest.Place {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		tb.Skip("no redis-server on this machine")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := kafkatest.FreePort()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
+	port := strconv.Itoa(free)
+	addr := net.JoinHostPort("127.0.0.1", port)
 	dir := tb.TempDir()
 	var server *exec.Cmd
 	kill := func() {
@@ -92,7 +94,6 @@ func redisPlace(tb testing.TB) *storetest.Place {
 		_ = server.Wait()
 	}
 	start := func() {
-		_, port, _ := net.SplitHostPort(addr)
 		server = exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes")
 		if err := server.Start(); err != nil {
 			tb.Fatal(err)
