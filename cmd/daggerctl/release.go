@@ -111,6 +111,24 @@ func release(ctx context.Context, e *env, a releaseArgs) (err error) {
 // decide appends a request, sees to it that somebody decides it, and waits for the event
 // that answers it.
 func (e *env) decide(ctx context.Context, log eventlog.Log, store projection.Store, r *eventlog.Request) (n uint64, answer string, err error) {
+	stop, err := e.decider(ctx, log, store)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	return ask(ctx, log, r)
+}
+
+// decider runs an engine on an embedded log, where no other one can, until stop is called.
+func (e *env) decider(ctx context.Context, log eventlog.Log, store projection.Store) (stop func() error, err error) {
+	if !strings.HasPrefix(log.URL(), "file:") {
+		return func() error { return nil }, nil
+	}
+	return e.engine(ctx, log, store)
+}
+
+// ask appends a request and waits for the event that answers it.
+func ask(ctx context.Context, log eventlog.Log, r *eventlog.Request) (n uint64, answer string, err error) {
 	value, err := eventlog.AppendRequest(nil, r)
 	if err != nil {
 		return 0, "", &statusError{statusUsage, fmt.Errorf("encode request: %w", err)}
@@ -122,13 +140,6 @@ func (e *env) decide(ctx context.Context, log eventlog.Log, store projection.Sto
 	partition := eventlog.PartitionOf(r.ID, log.Partitions())
 	if err := log.Publish(ctx, eventlog.Record{Topic: eventlog.RequestsTopic(log.App()), Partition: partition, Key: []byte(r.PartitionKey()), Value: value}); err != nil {
 		return 0, "", fmt.Errorf("append request: %w", err)
-	}
-	if strings.HasPrefix(log.URL(), "file:") {
-		stop, err := e.engine(ctx, log, store)
-		if err != nil {
-			return 0, "", err
-		}
-		defer func() { err = errors.Join(err, stop()) }()
 	}
 	found := errors.New("found")
 	err = follow(ctx, log, topic, partition, topic.Partitions[partition].End, -1, func(rec *eventlog.Record) error {
@@ -160,10 +171,10 @@ func (e *env) decide(ctx context.Context, log eventlog.Log, store projection.Sto
 }
 
 // engine runs an engine without handlers until stop is called: it decides what the log's
-// requests ask for and starts nothing.
+// requests ask for and starts nothing. That it lacks every definition is no news.
 func (e *env) engine(ctx context.Context, log eventlog.Log, store projection.Store) (stop func() error, err error) {
 	eng, err := engine.New(ctx, engine.Config{Log: log, Store: store, Worker: "daggerctl",
-		Logger: slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+		Logger: slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))})
 	if err != nil {
 		return nil, fmt.Errorf("make engine: %w", err)
 	}

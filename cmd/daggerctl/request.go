@@ -54,34 +54,48 @@ func startCommand(e *env) *cobra.Command {
 
 func stopCommand(e *env) *cobra.Command {
 	return reasonCommand(e, eventlog.StopInstance, &cobra.Command{
-		Use: "stop ID --reason TEXT", Short: "stop an instance",
-		Long: "stop ends an instance as STOPPED: nothing of it starts any more, and the contexts of its handlers end.\n\n" + decided,
+		Use: "stop ID... --reason TEXT", Short: "stop instances",
+		Long: "stop ends an instance as STOPPED: nothing of it starts any more, and the contexts of its handlers end.\n\n" + several + decided,
+		Example: "  daggerctl stop order-42 --reason 'cancelled by the customer'\n" +
+			"  daggerctl list --id-prefix test- --limit 100000 -o jsonl | jq -r .id | daggerctl stop - --reason 'end of the test'",
 	})
 }
 
 func retryCommand(e *env) *cobra.Command {
 	return reasonCommand(e, eventlog.RetryInstance, &cobra.Command{
-		Use: "retry ID --reason TEXT", Short: "let a failed instance go on from the task that failed",
-		Long: "retry lets a failed instance go on from the task that failed, with all its attempts again.\n\n" + decided,
+		Use: "retry ID... --reason TEXT", Short: "let failed instances go on from the task that failed",
+		Long: "retry lets a failed instance go on from the task that failed, with all its attempts again.\n\n" + several + decided,
+		Example: "  daggerctl retry order-42 --reason 'drivers are back'\n" +
+			"  daggerctl list --status FAILURE --limit 100000 -o jsonl | jq -r .id | daggerctl retry - --reason 'mended in 1.4.2'",
 	})
 }
 
 func deleteCommand(e *env) *cobra.Command {
 	return reasonCommand(e, eventlog.DeleteInstance, &cobra.Command{
-		Use: "delete ID --reason TEXT", Short: "forget an instance that has ended",
-		Long: "delete forgets an instance that has ended: its state goes from the store, its events stay in the log. Its id may be started anew.\n\n" + decided,
+		Use: "delete ID... --reason TEXT", Short: "forget instances that have ended",
+		Long: "delete forgets an instance that has ended: its state goes from the store, its events stay in the log. Its id may be started anew.\n\n" + several + decided,
 	})
 }
 
 func reasonCommand(e *env, t eventlog.RequestType, c *cobra.Command) *cobra.Command {
 	a := requestArgs{Request: eventlog.Request{Type: t}}
-	c.Args = oneID
+	c.Args = someIDs
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if strings.TrimSpace(a.Reason) == "" {
 			return failure(statusUsage, "--reason is needed")
 		}
-		a.ID = args[0]
-		return request(c.Context(), e, a, nil)
+		if len(args) == 1 && args[0] != "-" {
+			a.ID = args[0]
+			return request(c.Context(), e, a, nil)
+		}
+		if a.Request.Request != "" {
+			return failure(statusUsage, "--request is for one instance")
+		}
+		ids, err := idsOf(args, c.InOrStdin())
+		if err != nil {
+			return err
+		}
+		return requests(c.Context(), e, a.Request, ids)
 	}
 	c.Flags().StringVar(&a.Reason, "reason", "", "why, for the record (needed)")
 	requestFlag(c, &a)
@@ -130,19 +144,27 @@ func request(ctx context.Context, e *env, a requestArgs, stdin io.Reader) (err e
 	if err == nil && answer == "" {
 		n, answer, err = e.decide(ctx, log, store, &r)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, r.ID, err)
-	case answer == machine.NotFound, answer == machine.UnknownPlan:
+	}
+	return e.answered(&r, n, answer)
+}
+
+// answered prints what became of a request, or is the refusal.
+func (e *env) answered(r *eventlog.Request, n uint64, answer string) error {
+	verb := strings.ToLower(string(r.Type))
+	switch answer {
+	case machine.OK:
+	case machine.NotFound, machine.UnknownPlan:
 		return failure(statusNotFound, "%s %s: %s", verb, r.ID, answer)
-	case answer != machine.OK:
+	default:
 		return failure(statusRefused, "%s %s: refused: %s", verb, r.ID, answer)
 	}
 	if e.asJSON() {
 		return e.print(released{r.ID, r.Request, n})
 	}
-	fmt.Fprintf(e.stdout, "%s %s, by event %d\n", r.ID, done[r.Type], n)
-	return nil
+	_, err := fmt.Fprintf(e.stdout, "%s %s, by event %d\n", r.ID, done[r.Type], n)
+	return err
 }
 
 // answerBefore finds the answer of a request that is given again: it has one event only. "" when
