@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
+
+	"github.com/godagger/dagger/internal/driver"
 )
 
 // Level says how bad a Finding is.
@@ -34,36 +35,24 @@ type Finding struct {
 // yet, too. Its error says that the log can't be reached.
 type Checker func(ctx context.Context, u *url.URL) ([]Finding, error)
 
-var (
-	checkersMu sync.RWMutex
-	checkers   = map[string]Checker{}
-)
+var checkers = driver.NewRegistry[Checker]("eventlog.RegisterChecker", ErrURL, nil)
 
 // RegisterChecker makes a driver's checker known under a URL scheme. It panics when the
 // scheme is taken.
-func RegisterChecker(scheme string, check Checker) {
-	checkersMu.Lock()
-	defer checkersMu.Unlock()
-	if _, taken := checkers[scheme]; taken || check == nil {
-		panic("eventlog: RegisterChecker " + scheme + " twice or with nil")
-	}
-	checkers[scheme] = check
-}
+func RegisterChecker(scheme string, check Checker) { checkers.Register(scheme, check) }
 
 // Check looks at the log that a URL names: what is wrong with it, what is slow and what
 // would lose data. A driver that has no checker finds nothing. Secrets in the URL never
 // appear in errors and findings.
 func Check(ctx context.Context, rawURL string) ([]Finding, error) {
 	scheme, _, _ := strings.Cut(rawURL, ":")
-	checkersMu.RLock()
-	check := checkers[scheme]
-	checkersMu.RUnlock()
-	if check == nil {
+	check, ok := checkers.Get(scheme)
+	if !ok {
 		return nil, nil
 	}
-	u, err := parseURL(rawURL)
+	u, err := checkers.Parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("check log: %w: the %s URL can't be parsed%s", ErrURL, scheme, encode)
+		return nil, fmt.Errorf("check log: %w", err)
 	}
 	found, err := check(ctx, u)
 	if err != nil {
@@ -74,7 +63,7 @@ func Check(ctx context.Context, rawURL string) ([]Finding, error) {
 
 // Redacted is a URL without its password, to be shown.
 func Redacted(rawURL string) string {
-	if u, err := parseURL(rawURL); err == nil {
+	if u, err := driver.ParseURL(rawURL); err == nil {
 		return u.Redacted()
 	}
 	scheme, _, _ := strings.Cut(rawURL, ":")

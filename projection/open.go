@@ -4,93 +4,49 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"sort"
-	"strings"
-	"sync"
+
+	"github.com/godagger/dagger/internal/driver"
 )
 
-// Identity is what a store must belong to.
+// Identity is what a store must belong to: an application, and its fixed count of partitions.
 type Identity struct {
 	App        string
 	Partitions int32
 }
 
 // Opener opens a store from a URL. It refuses unknown query parameters, and a store that
-// another application wrote (ErrForeign).
+// another application wrote (ErrForeign). A URL that names several hosts, separated by commas,
+// has them all in u.Host.
 type Opener func(ctx context.Context, u *url.URL, id Identity) (Store, error)
 
-var (
-	openersMu sync.RWMutex
-	openers   = map[string]Opener{}
-)
+var openers = driver.NewRegistry[Opener]("projection.Register", ErrURL, map[string]string{
+	"pebble":          `_ "github.com/godagger/dagger/backends/pebble"`,
+	"redis":           `_ "github.com/godagger/dagger/backends/redis"`,
+	"rediss":          `_ "github.com/godagger/dagger/backends/redis"`,
+	"redis+sentinel":  `_ "github.com/godagger/dagger/backends/redis"`,
+	"rediss+sentinel": `_ "github.com/godagger/dagger/backends/redis"`,
+	"redis+cluster":   `_ "github.com/godagger/dagger/backends/redis"`,
+	"rediss+cluster":  `_ "github.com/godagger/dagger/backends/redis"`,
+	"aerospike":       `_ "github.com/godagger/dagger/backends/aerospike"`,
+	"mem":             `_ "github.com/godagger/dagger/projection/memstore"`,
+})
 
 // Register makes a driver known under a URL scheme. It panics when the scheme is taken.
-func Register(scheme string, open Opener) {
-	openersMu.Lock()
-	defer openersMu.Unlock()
-	if _, taken := openers[scheme]; taken || open == nil {
-		panic("projection: Register " + scheme + " twice or with nil")
-	}
-	openers[scheme] = open
-}
+func Register(scheme string, open Opener) { openers.Register(scheme, open) }
 
-// Schemes lists the schemes of the linked drivers.
-func Schemes() []string {
-	openersMu.RLock()
-	defer openersMu.RUnlock()
-	var s []string
-	for k := range openers {
-		s = append(s, k)
-	}
-	sort.Strings(s)
-	return s
-}
+// Schemes lists the schemes of the linked drivers, sorted.
+func Schemes() []string { return openers.Schemes() }
 
-var packageOf = map[string]string{
-	"pebble": "backends/pebble", "redis": "backends/redis", "rediss": "backends/redis",
-	"redis+sentinel": "backends/redis", "rediss+sentinel": "backends/redis",
-	"redis+cluster": "backends/redis", "rediss+cluster": "backends/redis",
-	"aerospike": "backends/aerospike", "mem": "projection/memstore",
-}
-
-// Open opens the store that a URL names. Secrets in the URL never appear in its errors.
+// Open opens the store that a URL names, for the application id. ErrURL when the URL can't be
+// understood. Secrets in the URL never appear in its errors.
 func Open(ctx context.Context, rawURL string, id Identity) (Store, error) {
-	scheme, _, found := strings.Cut(rawURL, ":")
-	if !found {
-		return nil, fmt.Errorf("open store: %w: the URL has no scheme; known: %s", ErrURL, strings.Join(Schemes(), ", "))
-	}
-	openersMu.RLock()
-	open := openers[scheme]
-	openersMu.RUnlock()
-	if open == nil {
-		hint := ""
-		if p := packageOf[scheme]; p != "" {
-			hint = fmt.Sprintf("; import _ %q", "github.com/godagger/dagger/"+p)
-		}
-		return nil, fmt.Errorf("open store: scheme %q is not linked%s; linked: %s", scheme, hint, strings.Join(Schemes(), ", "))
-	}
-	u, err := url.Parse(rawURL)
-	if err != nil || hasUserBehindHost(rawURL) {
-		return nil, fmt.Errorf("open store: %w: the %s URL can't be parsed; in a user or password, write @ : / ? # [ ] %% as %%40 %%3A %%2F %%3F %%23 %%5B %%5D %%25",
-			ErrURL, scheme) // url.Parse quotes the whole URL, passwords included
+	open, u, err := openers.Find(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s, err := open(ctx, u, id)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", u.Redacted(), err)
 	}
 	return s, nil
-}
-
-// hasUserBehindHost says whether there is an @ behind the host, where a password has one of the
-// characters that end the host: its rest would be shown as a path.
-func hasUserBehindHost(raw string) bool {
-	_, rest, found := strings.Cut(raw, "://")
-	end := strings.IndexAny(rest, "/?#")
-	if !found || end <= 0 {
-		return false
-	}
-	rest, fragment, _ := strings.Cut(rest[end:], "#")
-	path, query, _ := strings.Cut(rest, "?")
-	name, _, _ := strings.Cut(query, "=")
-	return strings.Contains(path+name+fragment, "@")
 }

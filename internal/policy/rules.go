@@ -52,14 +52,14 @@ var public = append([]string{"eventlog", "projection", "projection/snapshot", "w
 // internal/machine speaks of events only, so it imports eventlog alone. A driver knows its
 // contract and its client, and no other driver.
 var rules = map[string]rule{
-	"eventlog":              {tests: []string{franz}}, // its placement of keys is that of the client
+	"eventlog":              {ours: []string{"internal/driver"}, tests: []string{franz}}, // its placement of keys is that of the client
 	"eventlog/kafkalog":     {ours: []string{"eventlog"}, theirs: []string{franz}},
 	"eventlog/embedlog":     {ours: []string{"eventlog"}, theirs: []string{pebble}},
 	"eventlog/eventlogtest": {ours: []string{"eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
 
-	"projection":                     {ours: []string{"eventlog"}},
+	"projection":                     {ours: []string{"eventlog", "internal/driver"}},
 	"projection/memstore":            {ours: []string{"projection", "eventlog"}},
-	"projection/snapshot":            {ours: []string{"projection"}, theirs: []string{"github.com/klauspost/compress/zstd"}},
+	"projection/snapshot":            {ours: []string{"projection", "internal/driver"}, theirs: []string{"github.com/klauspost/compress/zstd"}},
 	"projection/snapshot/gocloud":    {ours: []string{"projection/snapshot"}, theirs: []string{"gocloud.dev/blob", "gocloud.dev/gcerrors"}, tests: []string{"gocloud.dev/blob/..."}},
 	"projection/snapshot/buckettest": {ours: []string{"projection/snapshot"}, kit: true},
 	"projection/storetest":           {ours: []string{"projection", "projection/memstore", "eventlog"}, theirs: []string{goCmp, rapid}, kit: true},
@@ -68,6 +68,8 @@ var rules = map[string]rule{
 	"backends/redis":     {ours: []string{"projection"}, theirs: []string{"github.com/redis/go-redis/v9/...", "github.com/klauspost/compress/s2"}, tests: []string{"github.com/alicebob/miniredis/v2"}},
 	"backends/aerospike": {ours: []string{"projection"}, theirs: []string{"github.com/aerospike/aerospike-client-go/v7/...", "github.com/klauspost/compress/s2"}},
 	"backends/all":       {ours: drivers},
+
+	"internal/driver": {},
 
 	"scheduler":         {ours: []string{"projection", "eventlog"}},
 	"internal/machine":  {ours: []string{"eventlog"}, never: impure},

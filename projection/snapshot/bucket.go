@@ -2,12 +2,12 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"sort"
-	"strings"
-	"sync"
+
+	"github.com/godagger/dagger/internal/driver"
 )
 
 // Bucket keeps objects by name. Names are slash-separated and hold letters, digits and
@@ -30,50 +30,27 @@ type Bucket interface {
 // Opener opens a bucket from a URL. It refuses unknown parameters.
 type Opener func(ctx context.Context, u *url.URL) (Bucket, error)
 
-var (
-	openersMu sync.RWMutex
-	openers   = map[string]Opener{"file": openDirURL}
-)
+// ErrURL: the URL of a bucket can't be understood; nothing was opened.
+var ErrURL = errors.New("snapshot: wrong URL")
+
+const cloud = `_ "github.com/godagger/dagger/projection/snapshot/gocloud" and the driver of gocloud.dev/blob`
+
+var openers = driver.NewRegistry[Opener]("snapshot.Register", ErrURL, map[string]string{"s3": cloud, "gs": cloud, "azblob": cloud})
+
+func init() { Register("file", openDirURL) }
 
 // Register makes a driver known under a URL scheme. It panics when the scheme is taken.
-func Register(scheme string, open Opener) {
-	openersMu.Lock()
-	defer openersMu.Unlock()
-	if _, taken := openers[scheme]; taken || open == nil {
-		panic("snapshot: Register " + scheme + " twice or with nil")
-	}
-	openers[scheme] = open
-}
+func Register(scheme string, open Opener) { openers.Register(scheme, open) }
 
-// Schemes lists the schemes that can be opened.
-func Schemes() []string {
-	openersMu.RLock()
-	defer openersMu.RUnlock()
-	var s []string
-	for k := range openers {
-		s = append(s, k)
-	}
-	sort.Strings(s)
-	return s
-}
+// Schemes lists the schemes that can be opened, sorted.
+func Schemes() []string { return openers.Schemes() }
 
-// OpenBucket opens the bucket that a URL names: file:DIR, and what was registered. Secrets in
-// the URL never appear in its errors.
+// OpenBucket opens the bucket that a URL names: file:DIR, and what was registered. ErrURL when
+// the URL can't be understood. Secrets in the URL never appear in its errors.
 func OpenBucket(ctx context.Context, rawURL string) (Bucket, error) {
-	scheme, _, found := strings.Cut(rawURL, ":")
-	if !found {
-		return nil, fmt.Errorf("open bucket: the URL has no scheme; linked: %s", strings.Join(Schemes(), ", "))
-	}
-	openersMu.RLock()
-	open := openers[scheme]
-	openersMu.RUnlock()
-	if open == nil {
-		return nil, fmt.Errorf("open bucket: scheme %q is not linked; linked: %s; for s3, gs and azblob import "+
-			"_ \"github.com/godagger/dagger/projection/snapshot/gocloud\" and the driver of gocloud.dev/blob", scheme, strings.Join(Schemes(), ", "))
-	}
-	u, err := url.Parse(rawURL)
+	open, u, err := openers.Find(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("open bucket: the %s URL can't be parsed", scheme) // url.Parse quotes the whole URL
+		return nil, fmt.Errorf("open bucket: %w", err)
 	}
 	b, err := open(ctx, u)
 	if err != nil {
