@@ -48,6 +48,7 @@ type place struct {
 type publishCall struct {
 	ctx     context.Context // only asked whether the caller still waits
 	records []*kgo.Record
+	places  []place // of the records, whose own partitions a client writes to once it has them
 	errs    []error
 	open    atomic.Int64 // records without an answer
 	err     error        // before done is closed
@@ -77,7 +78,10 @@ func (l *kafkaLog) Publish(ctx context.Context, records ...eventlog.Record) erro
 		return nil
 	}
 	detach(out) // a call that no longer waits leaves them in flight
-	call := &publishCall{ctx: ctx, records: out, errs: make([]error, len(out)), done: make(chan struct{})}
+	call := &publishCall{ctx: ctx, records: out, places: make([]place, len(out)), errs: make([]error, len(out)), done: make(chan struct{})}
+	for k, r := range out {
+		call.places[k] = place{r.Topic, r.Partition}
+	}
 	call.open.Store(int64(len(out)))
 	if err := l.shared.add(call); err != nil {
 		return fmt.Errorf("publish: %w", err)
@@ -153,12 +157,9 @@ func (p *sharedProducer) take() (calls []*publishCall) {
 			rest = append(rest, p.waiting[k:]...)
 			break
 		}
-		if p.left > 0 && slices.ContainsFunc(c.records, func(r *kgo.Record) bool {
-			at := place{r.Topic, r.Partition}
-			return p.held[at] > 0 || behind[at]
-		}) {
-			for _, r := range c.records {
-				behind[place{r.Topic, r.Partition}] = true
+		if p.left > 0 && slices.ContainsFunc(c.places, func(at place) bool { return p.held[at] > 0 || behind[at] }) {
+			for _, at := range c.places {
+				behind[at] = true
 			}
 			rest = append(rest, c)
 			continue
@@ -241,9 +242,7 @@ func (p *sharedProducer) leave(cl *kgo.Client, calls []*publishCall, sent <-chan
 	var held []place
 	for _, c := range calls {
 		if c.open.Load() > 0 {
-			for _, r := range c.records {
-				held = append(held, place{r.Topic, r.Partition})
-			}
+			held = append(held, c.places...)
 		}
 	}
 	if p.held == nil {

@@ -32,13 +32,7 @@ func TestPublishWhileOnePartitionIsAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until := func(is func() bool) {
-		for done := false; !done; runtime.Gosched() {
-			l.shared.mu.Lock()
-			done = is()
-			l.shared.mu.Unlock()
-		}
-	}
+	until := l.shared.until
 	until(func() bool { return !l.shared.running }) // the loop that served those before has ended
 	away := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: name, Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1})
 	var calls sync.WaitGroup
@@ -59,11 +53,9 @@ func TestPublishWhileOnePartitionIsAway(t *testing.T) {
 			continue
 		}
 		for range 20 {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			if err := publish(ctx, p, "meanwhile"); err != nil {
+			if err := publish(t.Context(), p, "meanwhile"); err != nil {
 				t.Fatalf("partition %d, while 0 is away: %v", p, err)
 			}
-			cancel()
 		}
 	}
 	for range 50 {
@@ -92,5 +84,47 @@ func TestPublishWhileOnePartitionIsAway(t *testing.T) {
 	defer l.shared.mu.Unlock()
 	if l.shared.left > 0 || len(l.shared.held) > 0 {
 		t.Errorf("%d batches are left, %v held", l.shared.left, l.shared.held)
+	}
+}
+
+// until waits for what the producer says of itself under its lock.
+func (p *sharedProducer) until(is func() bool) {
+	for done := false; !done; runtime.Gosched() {
+		p.mu.Lock()
+		done = is()
+		p.mu.Unlock()
+	}
+}
+
+// TestPublishBeforeItsClientKnowsTheTopic: calls may be left to a client that has not even learned
+// of their partitions, and that writes to their records when it does.
+func TestPublishBeforeItsClientKnowsTheTopic(t *testing.T) {
+	c := fake(t)
+	l := openLog(t, strings.Join(c.ListenAddrs(), ","), newApp(), "partitions=3")
+	name := eventlog.RequestsTopic(l.App())
+	publish := func(value string) error {
+		return l.Publish(t.Context(), eventlog.Record{Topic: name, Partition: 2, Value: []byte(value)})
+	}
+	if err := publish("before"); err != nil {
+		t.Fatal(err)
+	}
+	l.shared.until(func() bool { return !l.shared.running })
+	old := l.shared.cl
+	l.shared.replace(old) // the next call has a new client
+	l.drop(old)
+	release := make(chan struct{})
+	c.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+		<-release
+		return nil, nil, false
+	})
+	said := make(chan error, 1)
+	go func() { said <- publish("late") }()
+	l.shared.until(func() bool { return l.shared.left == 1 })
+	close(release)
+	if err := <-said; err != nil {
+		t.Error(err)
+	}
+	if got := values(t, l, name, 2, eventlog.ReadUncommitted, 2); !slices.Equal(got, []string{"before", "late"}) {
+		t.Errorf("the partition has %q", got)
 	}
 }
