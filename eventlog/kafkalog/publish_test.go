@@ -96,8 +96,8 @@ func (p *sharedProducer) until(is func() bool) {
 	}
 }
 
-// TestPublishBeforeItsClientKnowsTheTopic: calls may be left to a client that has not even learned
-// of their partitions, and that writes to their records when it does.
+// TestPublishBeforeItsClientKnowsTheTopic: a client that learns of a topic when it has the calls
+// for it writes to their records by itself; with -race nobody else looks at them.
 func TestPublishBeforeItsClientKnowsTheTopic(t *testing.T) {
 	c := fake(t)
 	l := openLog(t, strings.Join(c.ListenAddrs(), ","), newApp(), "partitions=3")
@@ -117,10 +117,13 @@ func TestPublishBeforeItsClientKnowsTheTopic(t *testing.T) {
 		<-release
 		return nil, nil, false
 	})
+	away := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: name, Partitions: []int32{2}, Err: kerr.NotEnoughReplicas, Count: -1})
 	said := make(chan error, 1)
 	go func() { said <- publish("late") }()
-	l.shared.until(func() bool { return l.shared.left == 1 })
+	l.shared.until(func() bool { return l.shared.cl != nil && l.shared.cl.BufferedProduceRecords() == 1 })
 	close(release)
+	l.shared.until(func() bool { return l.shared.left == 1 })
+	away.Remove()
 	if err := <-said; err != nil {
 		t.Error(err)
 	}
