@@ -78,7 +78,9 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 			return err
 		}
 		for _, i := range page.Instances {
-			found = append(found, view(i, nil))
+			v := view(i, nil)
+			v.Version = from.versions[v.Plan]
+			found = append(found, v)
 		}
 		if f.Cursor = page.Cursor; f.Cursor == "" || len(found) >= a.limit {
 			break
@@ -119,6 +121,8 @@ type lister struct {
 	count func(context.Context, engine.Filter) (map[string]int64, map[int32]uint64, error)
 	close func() error
 	whole bool // no partition is missing
+	// versions are numbers of definitions by the hashes of their plans, where JSON is printed
+	versions map[string]int
 }
 
 func (e *env) listFrom(ctx context.Context, at string) (l lister, app string, err error) {
@@ -154,6 +158,9 @@ func (e *env) listFrom(ctx context.Context, at string) (l lister, app string, er
 	}
 	if err == nil {
 		l.whole, err = e.noteMissing(ctx, store, topic)
+	}
+	if err == nil {
+		l.versions, err = e.versions(ctx, log)
 	}
 	if err != nil {
 		return l, "", errors.Join(err, l.close())
@@ -208,14 +215,26 @@ func (e *env) listPast(ctx context.Context, p engine.Point) (l lister, app strin
 		return l, "", err
 	}
 	e.note("as of %s", asOf(past.AsOf()))
+	versions, err := e.versions(ctx, log)
+	if err != nil {
+		return l, "", err
+	}
 	return lister{
-		list: past.List,
+		versions: versions,
+		list:     past.List,
 		count: func(ctx context.Context, f engine.Filter) (map[string]int64, map[int32]uint64, error) {
 			n, err := past.Count(ctx, f)
 			return n, past.AsOf(), err
 		},
 		close: func() error { return nil },
 	}, log.App(), nil
+}
+
+func (e *env) versions(ctx context.Context, log eventlog.Log) (map[string]int, error) {
+	if !e.asJSON() {
+		return nil, nil
+	}
+	return engine.ReadVersions(ctx, log)
 }
 
 // counted is a count as JSON.

@@ -70,6 +70,14 @@ func command(e *env, started func(context.Context)) *cobra.Command {
 		if err := fromEnvironment(c, e.getenv); err != nil {
 			return err
 		}
+		for _, name := range []string{"log", "store"} {
+			if f := c.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+				return failure(statusUsage, "--%s is empty; leave it out for the embedded pair under ./dagger-data", name)
+			}
+		}
+		if e.timeout < 0 {
+			return failure(statusUsage, "--timeout is negative; 0 is never")
+		}
 		if err := oneOf("output", e.output, "table", "json", "jsonl"); err != nil {
 			return err
 		}
