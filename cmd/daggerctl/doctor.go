@@ -98,6 +98,9 @@ func doctor(ctx context.Context, e *env) error {
 				bad++
 			}
 		}
+		if bad == 1 {
+			return failure(statusFailed, "one finding is wrong or would lose data")
+		}
 		return failure(statusFailed, "%d findings are wrong or would lose data", bad)
 	}
 	return nil

@@ -81,7 +81,7 @@ func (e *env) showTable(v instance, events []*eventlog.Event, partition int32) e
 	t.row("Partition", strconv.Itoa(int(partition)))
 	t.row("Created", e.time(v.Created))
 	t.row("Updated", e.time(v.Updated))
-	for _, r := range [][2]string{{"Ended", e.timep(v.Ended)}, {"Failed at", v.FailedPath}, {"Error", line(v.Error)}, {"Reason", v.Reason}, {"Parameters", string(v.Parameters)}} {
+	for _, r := range [][2]string{{"Ended", e.timep(v.Ended)}, {"Failed at", v.FailedPath}, {"Error", v.Error}, {"Reason", v.Reason}, {"Parameters", string(v.Parameters)}} {
 		if r[1] != "" {
 			t.row(r[0], r[1])
 		}
@@ -98,7 +98,7 @@ func (e *env) showTable(v instance, events []*eventlog.Event, partition int32) e
 		}
 		note := k.WaitsFor
 		if note == "" {
-			note = line(k.Error)
+			note = k.Error
 		}
 		t.row(k.Path, k.Kind, k.Status, attempt, e.timep(k.Since), e.timep(k.Due), note)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -63,6 +64,8 @@ func Check(ctx context.Context, u *url.URL) (found []eventlog.Finding, err error
 			do = "leave out partitions= in the URL, or name the right count"
 		case errors.Is(err, eventlog.ErrNoTopic):
 			do = "name the application in the URL (app=)"
+		case errors.Is(err, fs.ErrPermission):
+			do = "run as the user that the engine runs as, or mend the rights"
 		}
 		add(eventlog.LevelWrong, "log", err.Error(), do)
 		l = nil
