@@ -129,11 +129,13 @@ func TakeSnapshot(ctx context.Context, log eventlog.Log, store projection.Store,
 // whole: it is read once more.
 func trimEvents(ctx context.Context, log eventlog.Log, store projection.Store, v projection.View, partition int32, policy Snapshots, list []snapshot.Manifest) error {
 	id := projection.Identity{App: log.App(), Partitions: log.Partitions()}
-	w, err := v.Watermark(ctx)
+	rows, keep, err := v.Scan(ctx, projection.KindPartition, nil, nil, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("read store: %w", err)
 	}
-	keep := w.N
+	for _, row := range rows {
+		keep = needed(keep, row)
+	}
 	for _, m := range list {
 		keep = min(keep, m.From)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,7 @@ type plainStore struct{ projection.Store }
 // moreOrders starts orders that wait, and ends those with even numbers.
 func moreOrders(t *testing.T, log eventlog.Log, e *Engine, from, to int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for k := from; k < to; k++ {
 		id, order := fmt.Sprintf("m-%03d", k), fmt.Sprintf("mo-%d", k)
@@ -80,7 +81,7 @@ func TestRebuildWhileAnEngineWorks(t *testing.T) {
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				for range 5 {
-					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 					done, err := Rebuild(ctx, log, store, RebuildOptions{Parallel: 3})
 					cancel()
 					if err != nil || len(done) != 4 {
@@ -351,7 +352,7 @@ func TestTrimmedLog(t *testing.T) {
 	}
 	k := 1
 	for name, store := range map[string]projection.Store{"an empty store": memStore(t), "a store that is too old": x.old, "its own store": newer} {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		e, err := New(ctx, Config{Log: x.log, Store: store, ProjectInterval: 5 * time.Millisecond, Logger: discard(), Snapshots: Snapshots{Bucket: x.bucket}})
 		if err != nil {
 			t.Fatal(name, err)
@@ -386,8 +387,8 @@ func TestTrimmedLog(t *testing.T) {
 	}
 }
 
-// TestTrimKeepsWhatACursorNeeds: a follower's cursor, a store that is behind, and a snapshot
-// that is not whole hold the log.
+// TestTrimKeepsWhatACursorNeeds: a follower's cursor, a store that is behind, the oldest snapshot
+// that is kept, and one that is not whole hold the log.
 func TestTrimKeepsWhatACursorNeeds(t *testing.T) {
 	x := withSnapshots(t, false)
 	cursor := snapshot.Cursor{Name: "reports", Partition: 0, N: 3, LogID: x.first[0].LogID}
@@ -399,9 +400,9 @@ func TestTrimKeepsWhatACursorNeeds(t *testing.T) {
 	}
 	policy := Snapshots{Bucket: x.bucket, Trim: true, Keep: 2}
 	for p := range x.log.Partitions() {
-		store := x.store
-		if p == 2 {
-			store = x.old
+		store, policy := x.store, policy
+		if p == 2 { // it is behind the one snapshot that is kept
+			store, policy.Keep = x.old, 1
 		}
 		_, err := TakeSnapshot(t.Context(), x.log, store, p, policy)
 		if damaged := p == 1; damaged != errors.Is(err, snapshot.ErrDamaged) {
@@ -409,7 +410,7 @@ func TestTrimKeepsWhatACursorNeeds(t *testing.T) {
 		}
 	}
 	have := x.starts(t)
-	for p, least := range map[int32]uint64{0: 3, 2: x.first[2].N} {
+	for p, least := range map[int32]uint64{0: 3, 2: x.first[2].N, 3: x.second[3].From} { // of 3 that one is the oldest kept
 		f, err := newFolder(t.Context(), x.log, x.store, p)
 		if err != nil {
 			t.Fatal(err)
@@ -433,6 +434,43 @@ func TestTrimKeepsWhatACursorNeeds(t *testing.T) {
 	}
 	if now := x.starts(t); now[0] <= have[0] {
 		t.Error("without its cursor partition 0 is still not trimmed")
+	}
+}
+
+// TestSnapshotOfAnotherHistory: a snapshot whose last event the log has not, as after a log was put
+// back to an older copy and went on, lets it drop nothing, and nothing is restored from it.
+func TestSnapshotOfAnotherHistory(t *testing.T) {
+	x := withSnapshots(t, false)
+	m := x.second[0]
+	m.Sum++
+	raw, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.bucket.Put(t.Context(), strings.TrimSuffix(m.Object, ".rows")+".json", bytes.NewReader(raw)); err != nil {
+		t.Fatal(err)
+	}
+	store := memStore(t)
+	done, err := Restore(t.Context(), x.log, store, RestoreOptions{Snapshots: x.bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, r := range done {
+		want := x.second[p].N
+		if p == 0 {
+			want = x.first[p].N
+		}
+		if r.From != want {
+			t.Errorf("partition %d begins with event %d, want the snapshot of event %d", p, r.From, want)
+		}
+	}
+	wantSameRows(t, x.log, x.store, store)
+	_, err = TakeSnapshot(t.Context(), x.log, x.store, 0, Snapshots{Bucket: x.bucket, Trim: true, Keep: 2})
+	if want := fmt.Sprintf("event %d at offset %d is another one", m.N, m.Offset); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("trimmed by it: %v; want %s", err, want)
+	}
+	if start := x.starts(t)[0]; start != 0 {
+		t.Errorf("the log begins at offset %d", start)
 	}
 }
 
@@ -463,7 +501,7 @@ func TestEngineTakesSnapshots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e, err := New(ctx, Config{Log: log, Store: store, ProjectInterval: 5 * time.Millisecond, Logger: discard(), Snapshots: Snapshots{Bucket: bucket, Every: 20 * time.Millisecond, Keep: 2, Trim: true}})
 	if err != nil {

@@ -120,32 +120,57 @@ func testReplaceWhileReading(t *testing.T, h Harness) {
 	defer cancel()
 	var wg sync.WaitGroup
 	fails := make(chan error, 4)
-	for range 2 {
-		v := view(t, s, 0)
+	// read reads all rows again and again; those of a call are of one event.
+	read := func(what string, f func() (values [][]byte, at uint64, err error)) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				n := 0
-				var value string
-				mixed := false
-				at, err := projection.DumpAt(ctx, v, func(r projection.Row) error {
-					mixed = mixed || n > 0 && string(r.Value) != value
-					value = string(r.Value)
-					n++
-					return nil
-				})
-				switch {
-				case errors.Is(err, context.Canceled), errors.Is(err, projection.ErrClosed):
-					continue
-				case err == nil && (mixed || n != rows || value != fmt.Sprint(at.N)):
-					err = fmt.Errorf("%d rows, the last one %s, at event %d", n, value, at.N)
+				values, at, err := f()
+				if errors.Is(err, context.Canceled) {
+					return
+				}
+				if err == nil && len(values) != rows {
+					err = fmt.Errorf("%d rows at event %d", len(values), at)
+				}
+				for _, value := range values {
+					if err == nil && string(value) != fmt.Sprint(at) {
+						err = fmt.Errorf("at event %d a row is of event %s", at, value)
+					}
 				}
 				if err != nil {
-					fails <- err
+					fails <- fmt.Errorf("%s: %w", what, err)
 					return
 				}
 			}
 		})
 	}
+	var keys [][]byte
+	for i := range rows {
+		keys = append(keys, projection.AppendUint64(nil, uint64(i)))
+	}
+	for range 2 {
+		v := view(t, s, 0)
+		read("Dump", func() (values [][]byte, at uint64, err error) {
+			for { // a Dump may give up when its partition is replaced
+				values = nil
+				w, err := projection.DumpAt(ctx, v, func(r projection.Row) error {
+					values = append(values, append([]byte{}, r.Value...))
+					return nil
+				})
+				if !errors.Is(err, projection.ErrClosed) || ctx.Err() != nil {
+					return values, w.N, err
+				}
+			}
+		})
+	}
+	v := view(t, s, 0)
+	read("Get", func() ([][]byte, uint64, error) { return v.Get(ctx, projection.KindDue, keys) })
+	read("Scan", func() (values [][]byte, at uint64, err error) {
+		got, at, err := v.Scan(ctx, projection.KindDue, nil, nil, 0)
+		for _, r := range got {
+			values = append(values, r.Value)
+		}
+		return values, at, err
+	})
 	for n := uint64(2); n < 10; n++ {
 		build(n)
 	}
