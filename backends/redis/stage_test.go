@@ -244,7 +244,7 @@ func TestReplaceLosesReplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for round := range uint64(8) {
+	for round := uint64(0); round < 8 || p.dropped.Load() == 0; round++ {
 		g := staging(t, s)
 		build(t, g, 10+round)
 		p.drop.Store(50)
@@ -261,9 +261,6 @@ func TestReplaceLosesReplies(t *testing.T) {
 		if at := check(t, v); at != 10+round {
 			t.Fatalf("round %d: the partition stands at event %d", round, at)
 		}
-	}
-	if p.dropped.Load() == 0 {
-		t.Error("no reply was lost")
 	}
 }
 
