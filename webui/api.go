@@ -1,6 +1,7 @@
 package webui
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -40,9 +42,13 @@ func (s *server) api(mux *http.ServeMux) {
 	}))
 }
 
-// unknown refuses parameters of a query that would be ignored.
+// unknown refuses parameters of a query that would be ignored: unknown ones, and the second of a name.
 func unknown(q url.Values, known ...string) *problem {
-	for k := range q {
+	for k, values := range q {
+		if len(values) > 1 {
+			p := bad(fmt.Sprintf("parameter %q is there %d times", k, len(values)))
+			return &p
+		}
 		if !slices.Contains(known, k) {
 			p := bad(fmt.Sprintf("parameter %q; there are %s", k, strings.Join(known, ", ")))
 			if len(known) == 0 {
@@ -82,10 +88,25 @@ func body(w http.ResponseWriter, r *http.Request, v any, optional bool) *problem
 		}
 	}
 	if err != nil {
-		p := bad("decode the body: " + err.Error())
+		p := bad("decode the body: " + mistake(err))
 		return &p
 	}
 	return nil
+}
+
+// mistake says what is wrong with JSON, to those who do not write Go.
+func mistake(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "it is empty"
+	}
+	t, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return strings.TrimPrefix(err.Error(), "json: ")
+	}
+	wanted := map[reflect.Kind]string{
+		reflect.Struct: "an object", reflect.Map: "an object", reflect.Slice: "an array", reflect.String: "a string", reflect.Bool: "true or false",
+	}[t.Type.Kind()]
+	return fmt.Sprintf("%s is of the kind %s; it must be %s", cmp.Or(t.Field, "the body"), t.Value, cmp.Or(wanted, "a whole number in its limits"))
 }
 
 // start answers 201 when the instance was started, and 200 when the id existed already.
@@ -98,6 +119,10 @@ func (s *server) start(w http.ResponseWriter, r *http.Request) {
 	p := body(w, r, &in, false)
 	if p == nil {
 		p = badID(in.ID, true)
+	}
+	if p == nil && in.Definition == "" {
+		none := bad("definition is needed: the name of one that is registered")
+		p = &none
 	}
 	if p != nil {
 		fail(w, *p)

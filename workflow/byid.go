@@ -2,11 +2,15 @@ package workflow
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -19,10 +23,10 @@ import (
 // have the definition, ErrParameters when they do not fit its type; empty ones are {}.
 func (e *Engine) Start(ctx context.Context, definition, id string, params json.RawMessage) (idOut string, started bool, err error) {
 	e.mu.Lock()
-	t := e.newest[definition]
+	t, names := e.newest[definition], slices.Sorted(maps.Keys(e.newest))
 	e.mu.Unlock()
 	if t == nil {
-		return id, false, fmt.Errorf("start %s: %w", definition, ErrNotRegistered)
+		return id, false, fmt.Errorf("start %s: %w; this engine has %s", definition, ErrNotRegistered, cmp.Or(strings.Join(names, ", "), "none"))
 	}
 	c, err := t.compile()
 	if err != nil {
