@@ -41,7 +41,7 @@ type slots struct {
 
 // ready is nil when the engine should get work, and the status that says so.
 func (s *server) ready(r *http.Request) (int, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
+	ctx, cancel := context.WithTimeout(r.Context(), s.ReadyTimeout)
 	defer cancel()
 	if err := s.eng.Ready(ctx); err != nil {
 		return http.StatusServiceUnavailable, err

@@ -32,8 +32,8 @@ var codes = []struct {
 	code   string
 }{
 	{workflow.ErrNotFound, http.StatusNotFound, "not_found"},
-	{workflow.ErrTerminal, http.StatusConflict, "ended"},
-	{workflow.ErrRunning, http.StatusConflict, "running"},
+	{workflow.ErrEnded, http.StatusConflict, "ended"},
+	{workflow.ErrNotEnded, http.StatusConflict, "running"},
 	{workflow.ErrNotFailed, http.StatusConflict, "not_failed"},
 	{workflow.ErrQuarantined, http.StatusConflict, "quarantined"},
 	{workflow.ErrExpired, http.StatusConflict, "expired"},

@@ -22,9 +22,9 @@ import (
 
 // Options of a handler. The zero value works.
 type Options struct {
-	Metrics  http.Handler  // of /metrics, e.g. from telemetry/prom; nil: 404
-	Timeout  time.Duration // of a readiness check; 0 = 2 s
-	ReadOnly bool          // refuse everything that changes something
+	Metrics      http.Handler  // of /metrics, e.g. from telemetry/prom; nil: 404
+	ReadyTimeout time.Duration // how long /readyz may ask the log and the store; 0 = 2 s
+	ReadOnly     bool          // refuse everything that changes something
 	// Checkpoints is a directory of this machine. Where it is named, POST
 	// /api/v1/store/checkpoint?name=NAME copies the engine's store into a new directory in it
 	// while the engine works.
@@ -45,8 +45,8 @@ type server struct {
 
 // New makes the handler of an engine, which may not run yet.
 func New(eng *workflow.Engine, o Options) http.Handler {
-	if o.Timeout <= 0 {
-		o.Timeout = 2 * time.Second
+	if o.ReadyTimeout <= 0 {
+		o.ReadyTimeout = 2 * time.Second
 	}
 	s := &server{eng, o}
 	mux := http.NewServeMux()

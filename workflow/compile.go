@@ -316,7 +316,7 @@ func (c *compiler) options(path string, n node, m *machine.Node) {
 	}
 }
 
-func (c *compiler) onFailure(path string, f Policy, m *machine.Node) {
+func (c *compiler) onFailure(path string, f FailurePolicy, m *machine.Node) {
 	if f.times != 0 && f.how != "goto" {
 		c.mistake(path, "Times is of Goto alone")
 	}

@@ -121,7 +121,7 @@ func (e *Engine) open(ctx context.Context, logURL, storeURL string, c Config) (e
 		Log: e.log, Store: e.store, Logger: e.logger, Worker: c.Worker, Address: c.Address, PeerClient: c.PeerClient,
 		Slots: c.Slots, TriggerInterval: c.TriggerInterval, MaxPerTrigger: c.MaxPerTrigger,
 		ProjectInterval: c.ProjectInterval, CacheBytes: c.CacheBytes, ShutdownTimeout: c.ShutdownTimeout,
-		Observer: c.Observer, UpdatesTopic: c.UpdatesTopic, Snapshots: snapshots, VerifyInterval: c.VerifyInterval,
+		Observer: engine.Observer(c.Observer), UpdatesTopic: c.UpdatesTopic, Snapshots: snapshots, VerifyInterval: c.VerifyInterval,
 	})
 	if err != nil {
 		return fmt.Errorf("open engine: %w", err)
@@ -341,9 +341,12 @@ func (e *Engine) call(ctx context.Context, r *eventlog.Request) (engine.Answer, 
 
 // told gives the engine's errors the names that this package has for them.
 func (e *Engine) told(id string, err error) error {
+	var elsewhere *engine.ElsewhereError
 	switch {
 	case errors.Is(err, engine.ErrNotFound):
 		return fmt.Errorf("%w: %s", ErrNotFound, id)
+	case errors.As(err, &elsewhere):
+		return (*ElsewhereError)(elsewhere)
 	case errors.Is(err, engine.ErrClosed), (errors.Is(err, eventlog.ErrClosed) || errors.Is(err, projection.ErrClosed)) && e.isClosed():
 		return ErrClosed
 	case errors.Is(err, engine.ErrBusy):
@@ -363,9 +366,9 @@ func refusal(r *eventlog.Request, answer string) error {
 	case machine.NotFound:
 		err = ErrNotFound
 	case machine.Terminal:
-		err = ErrTerminal
+		err = ErrEnded
 	case machine.NotEnded:
-		err = ErrRunning
+		err = ErrNotEnded
 	case machine.NotFailed:
 		err = ErrNotFailed
 	case machine.InQuarantine:

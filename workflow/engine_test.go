@@ -139,7 +139,7 @@ func TestFailureAndRetry(t *testing.T) {
 	if diff := cmp.Diff([]string{"first"}, got.Steps); diff != "" {
 		t.Errorf("parameters after the failure (-want +got):\n%s", diff)
 	}
-	if err := h.Stop(t.Context(), "no"); !errors.Is(err, workflow.ErrTerminal) {
+	if err := h.Stop(t.Context(), "no"); !errors.Is(err, workflow.ErrEnded) {
 		t.Errorf("Stop of a failed instance: %v", err)
 	}
 	p, err := def.Start(t.Context(), eng, "job-2", job{ID: "panic"})

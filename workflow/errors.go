@@ -12,10 +12,10 @@ import (
 var (
 	// ErrNotFound: no instance has this id.
 	ErrNotFound = errors.New("workflow: no such instance")
-	// ErrTerminal: the instance has ended, so it can't be stopped.
-	ErrTerminal = errors.New("workflow: instance has ended")
-	// ErrRunning: the instance has not ended, so it can't be deleted.
-	ErrRunning = errors.New("workflow: instance has not ended")
+	// ErrEnded: the instance has ended, so it can't be stopped.
+	ErrEnded = errors.New("workflow: instance has ended")
+	// ErrNotEnded: the instance has not ended, so it can't be deleted.
+	ErrNotEnded = errors.New("workflow: instance has not ended")
 	// ErrNotFailed: only an instance that failed can be retried.
 	ErrNotFailed = errors.New("workflow: instance has not failed")
 	// ErrStopped: the instance was stopped before it completed.
@@ -40,10 +40,28 @@ var (
 	ErrClosed = errors.New("workflow: engine is closed")
 )
 
-// ElsewhereError is returned by List, Count and Trees when the store of this process does not
-// have all partitions, because another worker has them in a store of its own, and that can't
-// be asked: it has no Config.Address, or does not answer there.
-type ElsewhereError = engine.ElsewhereError
+// ElsewhereError is returned where the answer is in the store of another process, which can't
+// be asked: it has no Config.Address, or does not answer there. That happens with stores that
+// each process has for itself, such as Pebble; see Config.Address.
+type ElsewhereError struct {
+	Partition int32
+	Worker    string // Config.Worker of the process that owns the partition
+	Address   string // its Config.Address; "" = it has none
+	Err       error  // why it did not answer; nil = it was not asked
+}
+
+func (e *ElsewhereError) Error() string {
+	s := fmt.Sprintf("workflow: partition %d is in the store of worker %s", e.Partition, e.Worker)
+	if e.Address != "" {
+		s += " at " + e.Address
+	}
+	if e.Err != nil {
+		s += ", which can't be asked: " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *ElsewhereError) Unwrap() error { return e.Err }
 
 // Causes with which a handler's context ends, see context.Cause.
 var (

@@ -62,13 +62,19 @@ func ExportAll(ctx context.Context, log eventlog.Log, w io.Writer) error {
 func Import(ctx context.Context, log eventlog.Log, r io.Reader) (Imported, error) {
 	done, err := engine.Import(ctx, log, r, engine.ImportOptions{Now: time.Now().UnixMilli()})
 	if err != nil {
-		return done, fmt.Errorf("import: %w", err)
+		return Imported(done), fmt.Errorf("import: %w", err)
 	}
-	return done, nil
+	return Imported(done), nil
 }
 
-// Imported is what Import did.
-type Imported = engine.Imported
+// Imported counts what Import did.
+type Imported struct {
+	Instances  int64 `json:"instances"`
+	Messages   int64 `json:"messages"`   // that wait for an instance, in the new application
+	Events     int64 `json:"events"`     // written
+	Read       int64 `json:"read"`       // events of the export
+	Partitions int32 `json:"partitions"` // of the new application
+}
 
 // Errors of Import.
 var (

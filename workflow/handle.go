@@ -128,7 +128,7 @@ func outcome(i *machine.Instance) error {
 func (h *Handle[P]) Status(ctx context.Context) (Instance, error) { return h.eng.Get(ctx, h.id) }
 
 // Stop ends the instance as STOPPED: nothing of it starts any more and the contexts of its
-// handlers end. ErrTerminal if it has ended already, ErrNotFound, ErrQuarantined.
+// handlers end. ErrEnded if it has ended already, ErrNotFound, ErrQuarantined.
 func (h *Handle[P]) Stop(ctx context.Context, reason string) error {
 	return h.call(ctx, eventlog.StopInstance, "stop", reason)
 }
@@ -140,7 +140,7 @@ func (h *Handle[P]) Retry(ctx context.Context, reason string) error {
 }
 
 // Delete forgets an instance that has ended: its state goes from the store, its events stay
-// in the log. Its id may be started anew. ErrRunning if it has not ended, ErrNotFound,
+// in the log. Its id may be started anew. ErrNotEnded if it has not ended, ErrNotFound,
 // ErrQuarantined.
 func (h *Handle[P]) Delete(ctx context.Context, reason string) error {
 	return h.call(ctx, eventlog.DeleteInstance, "delete", reason)

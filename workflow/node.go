@@ -29,11 +29,11 @@ type node struct {
 	attached    []node // monitors and on-stop handlers
 	any         bool   // Parallel: ends with the first that completes
 	waitAll     bool
-	onFailure   Policy
+	onFailure   FailurePolicy
 	item        reflect.Type // ForEach: of its items
 	collect     bool         // ForEach: its handler gets the items at the end
 	deadline    time.Duration
-	past        Past
+	past        DeadlineAction
 	skipTo      string
 	concurrency int
 	topic       string

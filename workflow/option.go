@@ -49,8 +49,8 @@ func WaitAll() Option {
 	return Option{"WaitAll", []eventlog.Kind{eventlog.Parallel, eventlog.ForEach}, func(n *node) { n.waitAll = true }}
 }
 
-// Policy says how the flow goes on when a node has failed for good.
-type Policy struct {
+// FailurePolicy says how the flow goes on when a node has failed for good.
+type FailurePolicy struct {
 	how   string // "" = Fail
 	path  string
 	times int
@@ -58,9 +58,9 @@ type Policy struct {
 
 var (
 	// Fail makes what is around the node fail, at last the instance.
-	Fail = Policy{}
+	Fail = FailurePolicy{}
 	// Continue goes on behind the node, which keeps the status FAILURE.
-	Continue = Policy{how: "continue"}
+	Continue = FailurePolicy{how: "continue"}
 )
 
 // Goto goes on at another node: forward, and what lies between is skipped; or back, and what
@@ -68,24 +68,24 @@ var (
 // around it. The way there must lead out of and into processes only, and not out of an item
 // of a ForEach or a run of a Dynamic. An instance does it up to ten times for a node; after
 // that the node fails. See Times.
-func Goto(path string) Policy { return Policy{how: "goto", path: path, times: 10} }
+func Goto(path string) FailurePolicy { return FailurePolicy{how: "goto", path: path, times: 10} }
 
 // Times is how often an instance may Goto for the node, at least once. Other policies have no
 // number.
-func (f Policy) Times(n int) Policy {
+func (f FailurePolicy) Times(n int) FailurePolicy {
 	f.times = n
 	return f
 }
 
 // OnFailure says how the flow goes on when the node has failed for good: Fail (the default),
 // Continue, or Goto. What is open inside the node is skipped.
-func OnFailure(f Policy) Option {
+func OnFailure(f FailurePolicy) Option {
 	return Option{"OnFailure", slices.Concat(composites, tasks), func(n *node) { n.onFailure = f }}
 }
 
 // Deadline gives a Process or Parallel a time, from its start, in which it must have ended (at
 // least a millisecond), and says what happens otherwise.
-func Deadline(d time.Duration, then Past) Option {
+func Deadline(d time.Duration, then DeadlineAction) Option {
 	return Option{"Deadline", []eventlog.Kind{eventlog.Process, eventlog.Parallel}, func(n *node) { n.deadline, n.past = d, then }}
 }
 

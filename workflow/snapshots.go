@@ -54,10 +54,29 @@ func (s Snapshots) mistakes() []error {
 }
 
 // RebuildOptions say what Rebuild rebuilds, and how. The zero value rebuilds everything.
-type RebuildOptions = engine.RebuildOptions
+type RebuildOptions struct {
+	Partitions []int32 // nil: all
+	Parallel   int     // partitions at once; 0 = as many as there are processors
+	// Resume goes on from where the store stands, where it can't build a partition beside the
+	// one in use. Otherwise such a partition is emptied first.
+	Resume bool
+	// Snapshots is a bucket from whose newest valid snapshots the rebuild begins; nil: it begins
+	// with the log. See RebuildFromSnapshots.
+	Snapshots snapshot.Bucket
+	BatchRows int // changed rows that are written at once; 0 = what suits the store
+	// Progress is called with the offsets of a partition that are read (done) and that there
+	// are (total). It may be nil, and is called from several goroutines.
+	Progress func(partition int32, done, total int64)
+}
 
 // Rebuilt is what Rebuild did with a partition.
-type Rebuilt = engine.Rebuilt
+type Rebuilt struct {
+	Partition int32
+	Events    int64  // folded
+	AsOf      uint64 // number of the last event that counts
+	From      uint64 // number of the last event that a snapshot, or an earlier attempt, had; 0 = neither
+	ByOwner   bool   // the engine that owns the partition has folded it itself
+}
 
 // Rebuild folds partitions of the engine's store again from the log, while the engine works. A
 // store that can build a partition beside the one in use (Pebble) replaces it in one step when
@@ -70,11 +89,15 @@ func (e *Engine) Rebuild(ctx context.Context, o RebuildOptions) ([]Rebuilt, erro
 		return nil, fmt.Errorf("rebuild: %w", err)
 	}
 	defer end()
-	done, err := engine.Rebuild(ctx, e.log, e.store, o)
+	done, err := engine.Rebuild(ctx, e.log, e.store, engine.RebuildOptions(o))
 	if err != nil {
 		return nil, fmt.Errorf("rebuild: %w", ended(ctx, err))
 	}
-	return done, nil
+	rebuilt := make([]Rebuilt, len(done))
+	for k, r := range done {
+		rebuilt[k] = Rebuilt(r)
+	}
+	return rebuilt, nil
 }
 
 // RebuildFromSnapshots is Rebuild that begins with the newest valid snapshots in the bucket of

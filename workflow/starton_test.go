@@ -299,7 +299,8 @@ func TestWhereStartOnBegins(t *testing.T) {
 			if err := log.EnsureTopic(t.Context(), "orders_topic", 1); err != nil {
 				t.Fatal(err)
 			}
-			publish(t, log, "orders_topic", `"early"`)
+			// Both have the same part in braces, so one partition starts them, in this order.
+			publish(t, log, "orders_topic", `"{order}/early"`)
 			def := workflow.StartOn(workflow.New("Order", workflow.Execute("a", step("a"))), "orders_topic",
 				func(_ context.Context, id *string) (string, job, error) { return *id, job{}, nil }, c.options...)
 			eng, err := workflow.Open(t.Context(), workflow.Config{OpenedLog: log, Store: "mem:", Logger: slog.New(slog.DiscardHandler)})
@@ -309,7 +310,7 @@ func TestWhereStartOnBegins(t *testing.T) {
 			if err := eng.Register(def); err != nil {
 				t.Fatal(err)
 			}
-			publish(t, log, "orders_topic", `"between"`)
+			publish(t, log, "orders_topic", `"{order}/between"`)
 			if err := eng.Register(def); err != nil { // changes nothing
 				t.Fatal(err)
 			}
@@ -319,8 +320,8 @@ func TestWhereStartOnBegins(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			wait(t, def.Handle(eng, "between"), nil)
-			_, err = eng.Get(t.Context(), "early")
+			wait(t, def.Handle(eng, "{order}/between"), nil)
+			_, err = eng.Get(t.Context(), "{order}/early")
 			if c.early && err != nil || !c.early && !errors.Is(err, workflow.ErrNotFound) {
 				t.Errorf("the record from before: %v", err)
 			}

@@ -66,17 +66,17 @@ func (n Node[P]) OnStop(do func(context.Context, *P) error) Node[P] {
 	return n.attach(s)
 }
 
-// Past says what happens when the deadline of a node has passed.
-type Past int
+// DeadlineAction says what happens when the deadline of a node has passed.
+type DeadlineAction int
 
 const (
-	SkipRest Past = iota + 1 // what is unfinished in it is skipped, and the flow goes on behind it
-	FailNode                 // the node fails, see OnFailure
+	SkipRest DeadlineAction = iota + 1 // what is unfinished in it is skipped, and the flow goes on behind it
+	FailNode                           // the node fails, see OnFailure
 )
 
 // DeadlineAt gives a Process or Parallel a time at which it must have ended, computed from the
 // parameters when they change; it moves with them. The zero time is none.
-func (n Node[P]) DeadlineAt(at func(*P) time.Time, then Past) Node[P] {
+func (n Node[P]) DeadlineAt(at func(*P) time.Time, then DeadlineAction) Node[P] {
 	n.mistakes = slices.Clone(n.mistakes)
 	switch {
 	case n.kind != eventlog.Process && n.kind != eventlog.Parallel:
