@@ -157,6 +157,7 @@ type unit struct {
 	read    bool             // only reads the instance
 	wait    bool             // reads it when its run has ended
 	result  *jobKey          // a result of the pool
+	events  int              // of the turn, before it
 	found   bool             // by the rescan
 }
 

@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"runtime/debug"
 	"slices"
 	"sort"
+	"strconv"
 
 	"github.com/godagger/dagger/eventlog"
 	"github.com/godagger/dagger/internal/machine"
@@ -147,6 +149,7 @@ func (o *owner) decide() op {
 				break // the rest waits for the next transaction
 			}
 			u = &o.queue[0]
+			u.events = len(o.turn.Events)
 		}
 		if m := o.missingFor(u, fromQueue); m != nil {
 			if !fromQueue {
@@ -265,12 +268,14 @@ func (o *owner) unit(u *unit) (err error) {
 }
 
 // setAside sees to it that what panicked is not decided again: the instance goes to
-// quarantine, else the request to the dead letters, else the caller is told. A request of the
-// engine's own that has none of these is tried again, slowly.
+// quarantine, else the request to the dead letters, else the caller is told. One that is in
+// quarantine, or would be but for the request, is not at fault. A request of the engine's own that
+// has none of these is tried again, slowly.
 func (o *owner) setAside(u *unit, reason string) error {
 	id := u.request.ID
+	i := o.st.Instances[id]
 	switch {
-	case id != "" && o.st.Instances[id] != nil && o.st.Instances[id].Run > 0 && o.poisoned[id] == "":
+	case id != "" && i != nil && i.Run > 0 && i.Quarantined == "" && o.poisoned[id] == "" && u.request.Type != eventlog.ReleaseInstance:
 		o.poisoned[id] = reason
 	case u.offset >= 0:
 		o.poison[u.offset] = reason
@@ -294,8 +299,15 @@ func mustEncode(r *eventlog.Request) []byte {
 // deadLetter sets an undecodable request aside; its position stands in the turn's event.
 func (o *owner) deadLetter(u *unit) {
 	rec := machine.DeadLetter(o.app, u.reason)
-	rec.Key, rec.Value = u.bad.Key, u.bad.Value
 	rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-topic", Value: []byte(eventlog.RequestsTopic(o.app))})
+	if n := len(u.bad.Value); o.maxMessage != nil && len(u.bad.Key)+n+len(u.reason)+deadSlack > o.maxMessage(rec.Topic) {
+		rec.Headers = append(rec.Headers,
+			eventlog.Header{Key: "dagger-omitted-bytes", Value: strconv.AppendInt(nil, int64(n), 10)},
+			eventlog.Header{Key: "dagger-partition", Value: strconv.AppendInt(nil, int64(o.partition), 10)},
+			eventlog.Header{Key: "dagger-offset", Value: strconv.AppendInt(nil, u.offset, 10)})
+	} else {
+		rec.Key, rec.Value = u.bad.Key, u.bad.Value
+	}
 	o.turn.DeadLetter(rec)
 }
 
@@ -356,15 +368,14 @@ func (o *owner) close() op {
 // eventFraming is more than a log adds to an event's bytes.
 const eventFraming = 256
 
-// encode writes the turn's events. An event that can't be said in JSON, or that the log would
-// not take in this attempt nor in any other, is its instance's fault.
+// encode writes the turn's events. One that can't be said in JSON, or that the log would not
+// take in this attempt nor in any other, is its instance's fault, or that of what was decided.
 func (o *owner) encode(a *opAppend) (err error) {
 	var buf []byte
 	at := 0
 	defer func() {
 		if r := recover(); r != nil {
-			e := o.turn.Events[at]
-			err = o.setAside(&unit{offset: -1, request: eventlog.Request{ID: e.ID}}, fmt.Sprintf("encode %s: %v", e.Type, r))
+			err = o.unfit(at, fmt.Sprintf("encode %s: %v", o.turn.Events[at].Type, r))
 		}
 	}()
 	for k, e := range o.turn.Events {
@@ -373,11 +384,29 @@ func (o *owner) encode(a *opAppend) (err error) {
 		buf = eventlog.AppendEvent(buf, e)
 		// The buffer may move when it grows; earlier slices still hold their bytes.
 		a.events[k], a.types[k] = buf[from:len(buf):len(buf)], e.Type
-		if n := len(buf) - from; o.maxEvent > 0 && n > o.maxEvent-eventFraming && e.ID != "" {
-			return o.setAside(&unit{offset: -1, request: eventlog.Request{ID: e.ID}}, fmt.Sprintf("%s has %d bytes, of which the events topic takes %d", e.Type, n, o.maxEvent-eventFraming))
+		if n := len(buf) - from; o.maxEvent > 0 && n > o.maxEvent-eventFraming {
+			return o.unfit(k, fmt.Sprintf("%s has %d bytes, of which the events topic takes %d", e.Type, n, o.maxEvent-eventFraming))
 		}
 	}
 	return nil
+}
+
+// unfit sets aside what made an event of the turn that can't be written.
+func (o *owner) unfit(event int, reason string) error {
+	at := sort.Search(len(o.done), func(k int) bool { return o.done[k].events > event }) - 1
+	cause := &unit{offset: -1}
+	if at >= 0 {
+		cause = &o.done[at]
+	}
+	id := cause.request.ID
+	defer func() { cause.request.ID = id }()
+	switch cause.request.Type {
+	case eventlog.DeliverTo, eventlog.ReleaseInstance: // what they bring is too large
+		cause.request.ID = ""
+	default:
+		cause.request.ID = cmp.Or(o.turn.Events[event].ID, id)
+	}
+	return o.setAside(cause, reason)
 }
 
 // messages are the records of the turn for users' topics and the dead letters.

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strconv"
 
@@ -61,6 +62,10 @@ func (t *Turn) expire(key eventlog.KeyRef, m Kept, reason string) {
 
 // arrive matches a message with everybody who waits for its key, or keeps it.
 func (t *Turn) arrive(key eventlog.KeyRef, m Kept) {
+	if !t.carries(m.Message) {
+		t.unfit(key, m)
+		return
+	}
 	k := t.S.Keys[key]
 	if k == nil || len(k.Waiters) == 0 || t.fanning(key) && !t.S.Rules.NoFanOrder {
 		if m.Msg == 0 {
@@ -72,9 +77,34 @@ func (t *Turn) arrive(key eventlog.KeyRef, m Kept) {
 	t.match(key, m, k.Waiters)
 }
 
+// carries says that an event takes the message, with a page of waiters beside it. What relays
+// sent did when they sent it; the limit may have been lowered since.
+func (t *Turn) carries(m *eventlog.Message) bool {
+	fits := t.MaxEvent - min(128<<10, t.MaxEvent/4)
+	if t.MaxEvent == 0 || m == nil || 6*messageSize(m) <= fits { // a byte may be \u0000 in JSON
+		return true
+	}
+	data, err := json.Marshal(m)
+	return err == nil && len(data) <= fits
+}
+
+// unfit gives up a message that no event takes.
+func (t *Turn) unfit(key eventlog.KeyRef, m Kept) {
+	const reason = "it is larger than the events topic takes, whose limit was lowered"
+	if m.Msg != 0 {
+		t.expire(key, m, reason)
+		return
+	}
+	t.deadLetter(key, m.Message, reason, "")
+}
+
 // match chooses waiters, at most a page of them now; protocol rule 22: the list is fixed
 // here, as all waiters up to the last one's number.
 func (t *Turn) match(key eventlog.KeyRef, m Kept, waiters []Waiter) {
+	if !t.carries(m.Message) {
+		t.unfit(key, m)
+		return
+	}
 	if m.Msg == 0 {
 		m.Msg = t.S.N + 1
 	}
@@ -129,9 +159,10 @@ func (t *Turn) fanOut(msg uint64) {
 	if m == nil || m.Until == 0 {
 		return
 	}
+	key := m.Key
 	var page []Waiter
 	more := false
-	if k := s.Keys[m.Key]; k != nil {
+	if k := s.Keys[key]; k != nil {
 		for _, w := range k.Waiters {
 			if w.N <= m.After || w.N > m.Until {
 				continue
@@ -143,8 +174,13 @@ func (t *Turn) fanOut(msg uint64) {
 			page = append(page, w)
 		}
 	}
-	key := m.Key
 	e := &eventlog.Event{Type: eventlog.FanOutPage, Msg: msg, Message: m.Message, After: m.After}
+	if !t.carries(m.Message) { // the fan-out ends here
+		if len(page) > 0 {
+			t.deadLetter(key, m.Message, "it is larger than the events topic takes, whose limit was lowered: not all who wait got it", "")
+		}
+		page, more, e.Message = nil, false, nil
+	}
 	if more {
 		e.Until = m.Until
 	}
@@ -219,7 +255,7 @@ func (t *Turn) deadLetter(key eventlog.KeyRef, m *eventlog.Message, reason, id s
 	if id != "" {
 		rec.Headers = append(rec.Headers, eventlog.Header{Key: "dagger-instance", Value: []byte(id)})
 	}
-	t.Sendings = append(t.Sendings, Sending{Event: len(t.Events) - 1, Record: rec})
+	t.Sendings = append(t.Sendings, Sending{Event: max(len(t.Events)-1, 0), Record: rec})
 }
 
 // DeadLetter is a dead-letter record with its reason and nothing else yet.
