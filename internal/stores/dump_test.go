@@ -120,7 +120,7 @@ func busyLog(t *testing.T, rnd *rand.Rand) eventlog.Log {
 				say("nobody-"+id, "ready")
 			case 3:
 				// Not found: the engine did not run yet, and the start is still on its way.
-				if err := h.Stop(ctx, "enough"); err != nil && !errors.Is(err, workflow.ErrTerminal) && !errors.Is(err, workflow.ErrNotFound) {
+				if err := h.Stop(ctx, "enough"); err != nil && !errors.Is(err, workflow.ErrEnded) && !errors.Is(err, workflow.ErrNotFound) {
 					t.Fatal(err)
 				}
 			}
