@@ -19,9 +19,9 @@ const (
 	Any             // when the first has completed; the others are skipped. It fails when all failed
 )
 
-// Parallel runs its nodes, the branches, at once. It takes at least one. Handlers of
-// branches see the parameters as they were when they started; branches that change different
-// fields both count, of one field the last change does.
+// Parallel runs its nodes, the branches, at once. It takes at least one. A handler gets the
+// parameters as they are when it starts. Branches that change different fields do not disturb
+// each other; where they change the same field, the last change counts.
 func Parallel[P any](name string, join Join, nodes ...Node[P]) Node[P] {
 	n := node{kind: eventlog.Parallel, name: name, nodes: untyped(nodes), any: join == Any}
 	if join != All && join != Any {
@@ -30,9 +30,9 @@ func Parallel[P any](name string, join Join, nodes ...Node[P]) Node[P] {
 	return Node[P]{node: n}
 }
 
-// Decide is a task that names the one of its nodes that runs; the others are skipped. ""
-// runs none. The choice is recorded, and stands when the instance is retried. A name that is
-// none of the nodes' fails the task. Parameters may be changed as in Execute.
+// Decide is a task whose function names the one of its nodes that runs; the others are skipped,
+// and "" skips all. The choice is recorded and stays the same when the instance is retried. A
+// name that none of the nodes has fails the task. The parameters may be changed as in Execute.
 func Decide[P any](name string, choose func(context.Context, *P) (string, error), nodes ...Node[P]) Node[P] {
 	n := node{kind: eventlog.Decide, name: name, nodes: untyped(nodes)}
 	if choose == nil {
@@ -45,10 +45,11 @@ func Decide[P any](name string, choose func(context.Context, *P) (string, error)
 	return Node[P]{node: n}
 }
 
-// At is a task that waits until a time and then calls a function, as Execute does. The time
-// is computed from the parameters when they change, and moves with them while the task
-// waits; it must depend on nothing else. A time in the past is now, one beyond the year 9999 is
-// its end; the zero time waits until there is another. To the millisecond.
+// At is a task that waits until a time, and then calls a function as Execute does. The time is
+// computed from the parameters whenever they change, and must depend on nothing else; it may
+// move as long as the task waits. Times are kept to the millisecond. A time in the past means
+// now, the zero time means that there is none yet, and a time after the year 9999 is the end of
+// that year.
 func At[P any](name string, when func(*P) time.Time, do func(context.Context, *P) error) Node[P] {
 	n := node{kind: eventlog.At, name: name}
 	if when == nil || do == nil {
@@ -67,17 +68,17 @@ func At[P any](name string, when func(*P) time.Time, do func(context.Context, *P
 	return Node[P]{node: n}
 }
 
-// Interval is how often an Every runs.
+// Interval says how often, and until when, an Every runs.
 type Interval struct {
 	Period time.Duration // from start to start; at least a millisecond
 	Until  time.Time     // when the task is completed in any case; zero = never
 }
 
-// Every is a task that calls a function at once and then each period until it says done, or
-// until the interval's end. Runs do not overlap: a slow one makes the next wait for the
-// following period, and periods that were missed are not made up for. The interval is
-// computed from the parameters when they change; a new end counts at once, a new period after
-// the next run. A run that returns an error is a failed attempt, see Retry.
+// Every is a task that calls a function at once and then once in each period, until the function
+// returns done, or until the interval's end. Runs do not overlap: while a run takes longer than
+// a period, the periods that pass are left out and not made up for. The interval is computed
+// from the parameters whenever they change; a new end counts at once, a new period after the
+// next run. A run that returns an error is a failed attempt; see Retry.
 func Every[P any](name string, interval func(*P) Interval, do func(context.Context, *P) (done bool, err error)) Node[P] {
 	n := node{kind: eventlog.Every, name: name}
 	if interval == nil || do == nil {

@@ -34,22 +34,23 @@ type template struct {
 	err      error
 }
 
-// AnyDefinition is a *Definition of whatever parameters.
+// AnyDefinition is a *Definition, whatever the type of its parameters.
 type AnyDefinition interface {
 	Name() string
 	definition() *template
 }
 
-// New makes a definition of nodes that run one after the other. It takes at least one node.
-// What is wrong with it is told by Engine.Register, all at once.
+// New makes a definition of nodes that run one after the other. It takes at least one node. It
+// returns no error: Engine.Register reports all mistakes in a definition at once.
 func New[P any](name string, nodes ...Node[P]) *Definition[P] {
 	return &Definition[P]{template: template{name: name, version: 1, nodes: untyped(nodes), params: reflect.TypeFor[P]()}}
 }
 
-// Version is a copy of the definition with another version number (New gives 1). Give a
-// definition whose nodes changed a higher one: Register refuses another tree under a number
-// that was registered before, on this log, by whatever process. Both can be registered: an
-// instance stays with the exact tree with which it was started.
+// Version returns a copy of the definition with another version number; New gives 1. When you
+// change the nodes, give the definition a higher number: Register refuses a different tree under a
+// name and number that any process has registered on this log before. The old version can be
+// registered beside the new one, and should be as long as it has instances: an instance always
+// runs the tree with which it was started.
 func (d *Definition[P]) Version(n int) *Definition[P] {
 	c := d.copy()
 	c.version = n
@@ -61,9 +62,9 @@ func (d *Definition[P]) copy() *Definition[P] {
 	return &Definition[P]{template: template{name: d.name, version: d.version, nodes: d.nodes, params: d.params, triggers: slices.Clone(d.triggers), retain: d.retain, retains: d.retains}}
 }
 
-// Retain is a copy of the definition whose instances are deleted that long (at least a
-// millisecond; 0 is a mistake) after they were completed or stopped. Those that failed are kept, for they can
-// be retried. Without it instances are kept until Handle.Delete.
+// Retain returns a copy of the definition whose instances are deleted this long after they have
+// completed or were stopped; at least a millisecond. Failed instances are kept, because they can
+// be retried. Without Retain, instances are kept until they are deleted with Handle.Delete.
 func (d *Definition[P]) Retain(after time.Duration) *Definition[P] {
 	c := d.copy()
 	c.retain, c.retains = after, true

@@ -13,7 +13,8 @@ import (
 	"github.com/godagger/dagger/internal/machine"
 )
 
-// Handle is a grip on one instance. It holds no connection and needs no closing.
+// Handle refers to one instance, whose parameters are of type P. It holds no resources and needs
+// no closing.
 type Handle[P any] struct {
 	eng        *Engine
 	definition string
@@ -22,19 +23,21 @@ type Handle[P any] struct {
 	undecided  bool // when it was made, the start stood in the log only
 }
 
-// Start starts an instance with an id of the caller's; "" makes one up. It is idempotent:
-// where an instance with the id exists, running or ended, with whatever parameters, nothing
-// happens to it, its handle comes back with Started() == false, and the error is nil. The
-// definition must be registered with the engine, else it is ErrNotRegistered. ErrParameters when
-// they can't be written as JSON (NaN, a year beyond 9999) or a key or time can't be computed from
-// them, ErrTooLarge when they do not fit the log.
+// Start starts an instance with the given id; "" makes one up. It is idempotent: if there is an
+// instance with the id, running or ended, whatever its parameters, nothing happens to it, and
+// Start returns its handle, whose Started is false, and no error.
 //
-// Where this engine runs, Start returns when the start is in the log and decided. Where it
-// does not, it returns when the request is in the log: some engine that runs decides it.
-// After another error, that of ctx too, the instance may have been started or not; call again
-// with the same id. Where ctx has ended before the call nothing happens.
+// If this engine runs, Start returns when the start has been decided and is in the log. If it
+// does not, Start returns when the request is in the log, and an engine that runs decides it.
 //
-// An id has 1 to 512 bytes of valid UTF-8 without control characters (eventlog.ValidateID). Ids with an equal part in braces, such as {order-7} and {order-7}/refund, live in the same
+// ErrNotRegistered: the definition is not registered with the engine. ErrParameters: p can't be
+// written as JSON (it has a NaN, or a year beyond 9999), or a key or time can't be computed from
+// it. ErrTooLarge: p does not fit the log. After any other error, that of ctx included, the
+// instance may have been started or not: call again with the same id. If ctx had ended before
+// the call, it has not.
+//
+// An id has 1 to 512 bytes of valid UTF-8 without control characters (eventlog.ValidateID).
+// Ids with the same part in braces, such as {order-7} and {order-7}/refund, are in the same
 // partition.
 func (d *Definition[P]) Start(ctx context.Context, e *Engine, id string, p P) (*Handle[P], error) {
 	if id == "" {
@@ -61,25 +64,25 @@ func (d *Definition[P]) Start(ctx context.Context, e *Engine, id string, p P) (*
 	return &Handle[P]{eng: e, definition: d.name, id: id, started: a.Answer != machine.Exists, undecided: a.Answer == ""}, nil
 }
 
-// Handle is a grip on an instance that was started before. It does not look whether it
-// exists.
+// Handle returns a handle for an instance that was started before. It does not check that the
+// instance exists.
 func (d *Definition[P]) Handle(e *Engine, id string) *Handle[P] {
 	return &Handle[P]{eng: e, definition: d.name, id: id}
 }
 
-// ID is the instance's id.
+// ID returns the instance's id.
 func (h *Handle[P]) ID() string { return h.id }
 
-// Started says whether the call that gave this handle started the instance. It is also true
-// where an engine that does not run could only hand the request in.
+// Started says whether the call that returned this handle started the instance. It is also true
+// when the engine did not run, so that the call could only leave a request in the log.
 func (h *Handle[P]) Started() bool { return h.started }
 
-// Wait waits until the instance has ended and returns its parameters. The error is a
-// *TaskError when a task failed, ErrStopped when it was stopped, and the context's cause
-// when ctx ended first, from which the instance knows nothing. After Retry of a failed
-// instance, wait again. An instance in quarantine has not ended. ErrNotFound when there is none
-// with the id, or none any more. Where the instance is of another definition, which this engine
-// knows to have other parameters, that is an error, once it has ended.
+// Wait waits until the instance has ended, and returns its parameters. The error is a *TaskError
+// when a task failed, ErrStopped when the instance was stopped, ErrNotFound when there is none or
+// it is deleted meanwhile, and the context's cause when ctx ended first; the instance is not
+// affected by that. An instance in quarantine has not ended. After a Retry of a failed instance,
+// call Wait again. It is also an error if the instance belongs to another definition whose
+// parameters, as far as this engine knows, have another type.
 func (h *Handle[P]) Wait(ctx context.Context) (P, error) {
 	i, err := h.eng.run.Wait(ctx, h.id)
 	for pause := 10 * time.Millisecond; h.undecided && errors.Is(err, engine.ErrNotFound); pause = min(2*pause, time.Second) {
@@ -124,24 +127,24 @@ func outcome(i *machine.Instance) error {
 	return nil
 }
 
-// Status is the instance as it is now, or ErrNotFound.
+// Status returns the instance as it is now, or ErrNotFound.
 func (h *Handle[P]) Status(ctx context.Context) (Instance, error) { return h.eng.Get(ctx, h.id) }
 
-// Stop ends the instance as STOPPED: nothing of it starts any more and the contexts of its
-// handlers end. ErrEnded if it has ended already, ErrNotFound, ErrQuarantined.
+// Stop ends the instance with the status Stopped: nothing of it starts any more, and the contexts
+// of its handlers end; see Node.OnStop. reason is recorded. ErrEnded: it has ended already.
+// ErrNotFound, ErrQuarantined.
 func (h *Handle[P]) Stop(ctx context.Context, reason string) error {
 	return h.call(ctx, eventlog.StopInstance, "stop", reason)
 }
 
-// Retry lets a failed instance go on from the task that failed, with all its attempts again.
-// ErrNotFailed if it has not failed, ErrNotFound, ErrQuarantined.
+// Retry lets a failed instance go on from the task that failed, which gets all its attempts again.
+// reason is recorded. ErrNotFailed: it has not failed. ErrNotFound, ErrQuarantined.
 func (h *Handle[P]) Retry(ctx context.Context, reason string) error {
 	return h.call(ctx, eventlog.RetryInstance, "retry", reason)
 }
 
-// Delete forgets an instance that has ended: its state goes from the store, its events stay
-// in the log. Its id may be started anew. ErrNotEnded if it has not ended, ErrNotFound,
-// ErrQuarantined.
+// Delete removes an instance that has ended from the store. Its events stay in the log. The id may
+// be started anew. ErrNotEnded: it has not ended. ErrNotFound, ErrQuarantined.
 func (h *Handle[P]) Delete(ctx context.Context, reason string) error {
 	return h.call(ctx, eventlog.DeleteInstance, "delete", reason)
 }
@@ -153,9 +156,9 @@ func (h *Handle[P]) call(ctx context.Context, t eventlog.RequestType, verb, reas
 	return nil
 }
 
-// Events are the instance's events from the log, oldest first, up to its end at the call; none
-// when it never ran. An error, that of ctx too, is the last that it gives. It reads the
-// instance's whole partition: it is for looking closely, not for polling.
+// Events iterates over the instance's events in the log, oldest first, up to those that are there
+// at the call; there are none if it never ran. An error, such as that of ctx, ends the
+// iteration. It reads the instance's whole partition: use it to look closely, not to poll.
 func (h *Handle[P]) Events(ctx context.Context) iter.Seq2[*eventlog.Event, error] {
 	return h.eng.Events(ctx, h.id)
 }

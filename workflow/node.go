@@ -14,8 +14,9 @@ import (
 	"github.com/godagger/dagger/internal/machine"
 )
 
-// Node is a part of a definition: a process, or a task. P is the struct of the instance's
-// parameters. Nodes are values: With and Key give a changed copy.
+// Node is a part of a definition: a task, or something that contains others, such as a process.
+// P is the struct of the instance's parameters. Nodes are values: With, Key and the other
+// methods return a changed copy.
 type Node[P any] struct {
 	node
 	_ [0]func(P) // a node of one P can't be converted to a node of another
@@ -57,7 +58,7 @@ type match struct {
 	message reflect.Type
 }
 
-// Process is a named sequence of nodes, run one after the other. It takes at least one node.
+// Process runs its nodes one after the other. It takes at least one.
 func Process[P any](name string, nodes ...Node[P]) Node[P] {
 	return Node[P]{node: node{kind: eventlog.Process, name: name, nodes: untyped(nodes)}}
 }
@@ -70,14 +71,14 @@ func untyped[P any](nodes []Node[P]) []node {
 	return l
 }
 
-// Execute is a task that calls a function. The function may change the parameters: after it
-// returned nil the top-level fields that it changed are recorded; after an error or a panic
-// nothing is. An error fails the attempt, see Retry, Terminal and RetryAfter. The context
-// ends when the attempt times out, the instance is stopped, or this process has to give it
+// Execute is a task that calls a function. What the function changes in the parameters is
+// recorded, field by field on the top level, when it returns nil; after an error or a panic
+// nothing is. An error fails the attempt; see Retry, Terminal and RetryAfter. The context ends
+// when the attempt times out, the instance is stopped, or this process has to give the task
 // up; context.Cause says which.
 //
-// An attempt may run more than once, in this or another process, even after it returned
-// nil: use TaskFrom(ctx).IdempotencyKey towards systems that must not see it twice.
+// An attempt may run more than once, in this or another process, even after it returned nil:
+// give TaskFrom(ctx).IdempotencyKey to systems that must not see it twice.
 func Execute[P any](name string, do func(context.Context, *P) error) Node[P] {
 	n := node{kind: eventlog.Execute, name: name}
 	if do == nil {
@@ -89,10 +90,11 @@ func Execute[P any](name string, do func(context.Context, *P) error) Node[P] {
 	return Node[P]{node: n}
 }
 
-// Command is a task that sends a message to a topic. The function only builds it; the
-// message goes out as JSON in the same transaction as the event that completes the task:
-// once, if its readers read committed records only. The record's key is the partition key
-// of the instance id; see Key. Parameters may be changed as in Execute.
+// Command is a task that sends a message to a topic. The function only builds the message; the
+// engine writes it, as JSON, in the same transaction as the event that completes the task. So
+// readers that read only committed records see it once, and only if the task completed. The
+// record's key is the partition key of the instance id (eventlog.PartitionKey), or what Key
+// says. The parameters may be changed as in Execute.
 func Command[P, M any](name, topic string, build func(context.Context, *P) (M, error)) Node[P] {
 	n := node{kind: eventlog.Command, name: name, topic: topic}
 	if build == nil {
@@ -113,9 +115,9 @@ func Command[P, M any](name, topic string, build func(context.Context, *P) (M, e
 	return Node[P]{node: n}
 }
 
-// Headers gives the records of a Command task headers beside those of the engine
-// (dagger-app, dagger-instance, dagger-path, dagger-idempotency-key), from the parameters as they are after
-// the task: a trace context, for example.
+// Headers adds headers to the records of a Command task, beside the engine's own (dagger-app,
+// dagger-instance, dagger-path, dagger-idempotency-key). The function gets the parameters as
+// they are after the task.
 func (n Node[P]) Headers(of func(*P) map[string]string) Node[P] {
 	return n.decorate("Headers", of == nil, func(p *P, r *eventlog.Record) {
 		headers := of(p)
@@ -125,9 +127,9 @@ func (n Node[P]) Headers(of func(*P) map[string]string) Node[P] {
 	})
 }
 
-// Key gives the records of a Command task their key, from the parameters as they are after
-// the task: records of one key stay in order, in one partition. "" sends a record without
-// key.
+// Key sets the key of the records of a Command task: records of one key are in one partition,
+// in order. The function gets the parameters as they are after the task. "" sends a record
+// without a key.
 func (n Node[P]) Key(of func(*P) string) Node[P] {
 	return n.decorate("Key", of == nil, func(p *P, r *eventlog.Record) {
 		r.Key = nil
@@ -168,12 +170,14 @@ func (n Node[P]) decorate(method string, missing bool, change func(*P, *eventlog
 	return n
 }
 
-// Listen is a task that waits for a message of a topic that matches the instance, and calls
-// the function with it. done=false waits for the next one. An error fails the attempt: with
-// Retry the same message is tried again. A Timeout is that of the wait.
+// Listen is a task that waits for a message of a topic that matches the instance, and calls the
+// function with it. The function returns done=false to wait for another message. An error
+// fails the attempt; with Retry the next attempt gets the same message. Timeout limits the wait
+// for each message.
 //
-// Messages that come before the task is reached, or before the instance exists, are kept
-// (Buffer) and matched then. What nobody took in that time goes to the dead-letter topic.
+// A message that comes before the task is reached, or before the instance exists, is kept for
+// the time of Buffer and matched then. What no instance has taken by then goes to the
+// dead-letter topic.
 func Listen[P, M any](name, topic string, by Match[P, M], received func(ctx context.Context, p *P, m M) (done bool, err error)) Node[P] {
 	n := node{kind: eventlog.Listen, name: name, topic: topic, match: by.match, mistakes: slices.Clone(by.mistakes)}
 	if by.of == nil && len(n.mistakes) == 0 {
@@ -201,12 +205,14 @@ type Match[P, M any] struct {
 	_        [0]func(P, M)
 }
 
-// By matches the messages whose value equals the instance's. attribute names that
-// correlation key; everything that listens to one topic by one attribute must compute it
-// from its messages alike. The functions must depend on nothing but their argument: they
-// are called again whenever the parameters change, and once for each message of the topic.
-// of gives "" as long as the instance has no value, from where the message concerns nobody.
-// A value has at most 512 bytes of valid UTF-8 without control characters.
+// By matches a message when from(message) equals of(parameters). attribute names what is
+// compared, such as "order_id": everything that listens to one topic by one attribute must
+// compute it from messages in the same way. As long as of returns "", the instance gets no
+// messages; a message for which from returns "" concerns no instance.
+//
+// Both functions must depend on nothing but their argument, and be fast: of is called whenever
+// the parameters change, from once for each message of the topic. A value has at most 512 bytes of
+// valid UTF-8 without control characters.
 func By[P, M any](attribute string, of func(*P) string, from func(*M) string) Match[P, M] {
 	var all func(*M) []string
 	if from != nil {
@@ -215,8 +221,8 @@ func By[P, M any](attribute string, of func(*P) string, from func(*M) string) Ma
 	return ByAny(attribute, of, all)
 }
 
-// ByAny is By for messages that have several values: each instance that has one of them gets
-// the message, once for each. An empty value concerns nobody, nor does a second of the same.
+// ByAny is By for messages with several values. Each instance that has one of them gets the
+// message. Empty values and repeated ones are ignored.
 func ByAny[P, M any](attribute string, of func(*P) string, from func(*M) []string) Match[P, M] {
 	m := Match[P, M]{match: match{key: attribute, message: reflect.TypeFor[M]()}}
 	if of == nil {

@@ -11,17 +11,17 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
-// ForEach runs a sequence of nodes for each item of a list, a hundred of them at once unless
-// Concurrency gives another number. items gives the list from the parameters, once: it is
-// recorded. T is a struct, the parameters of one run: the handlers of the body get and change
-// those of their item, and TaskFrom(ctx).Item is its index. When all runs have ended, collect
-// gets the items as their handlers left them, in the order of the list, and may change the
-// parameters; it may be nil. Both are retried as a task is, see Retry.
+// ForEach runs its body once for each item of a list, at most a hundred at once or as many as
+// Concurrency says. items computes the list from the parameters, once; it is recorded. T is a
+// struct: what P is for the instance, T is for one run. The handlers of the body get and change
+// their item, and TaskFrom(ctx).Item is its index. When all runs have ended, collect gets the
+// items as the handlers left them, in the order of the list, and may change the parameters. It
+// may be nil. items and collect are retried as a task is; see Retry.
 //
-// A run that fails fails the ForEach at once, or with WaitAll when all have ended; put the
-// body into a Process with OnFailure(Continue) to go on without it. A path has the index:
-// "Ship[3]/pack". What is known of the tasks of a run that has completed is dropped; its
-// events remain. The list must fit an event of the log: keep items small.
+// A run that fails makes the ForEach fail: at once, or with WaitAll after all runs have ended. To
+// go on without the failed items, put the body into a Process with OnFailure(Continue). Paths
+// have the item's index, as in "Ship[3]/pack". When a run has completed, the state of its tasks
+// is dropped; its events remain. The list must fit into one event, so keep items small.
 func ForEach[P, T any](name string, items func(context.Context, *P) ([]T, error), collect func(context.Context, *P, []T) error, body ...Node[T]) Node[P] {
 	n := node{kind: eventlog.ForEach, name: name, nodes: untyped(body), item: reflect.TypeFor[T](), collect: collect != nil}
 	if items == nil {
@@ -55,11 +55,11 @@ func ForEach[P, T any](name string, items func(context.Context, *P) ([]T, error)
 	return Node[P]{node: n}
 }
 
-// Dynamic runs those of its processes that the function names, one after the other, in that
-// order, and each as often as it is named. The choice is recorded, and stands when the
-// instance is retried; an empty one goes on behind the node. A name that is none of theirs
-// fails the task, with the names that there are. A path has the number of the run:
-// "Prepare[2]/Wrap/fold". Parameters may be changed as in Execute.
+// Dynamic runs those of its processes that the function names: one after the other, in that
+// order, and as often as they are named. The choice is recorded and stays the same when the
+// instance is retried. If it is empty, the flow goes on with the next node. A name that none of
+// the processes has fails the task. Paths have the number of the run, as in
+// "Prepare[2]/Wrap/fold". The parameters may be changed as in Execute.
 func Dynamic[P any](name string, choose func(context.Context, *P) ([]string, error), processes ...Node[P]) Node[P] {
 	n := node{kind: eventlog.Dynamic, name: name, nodes: untyped(processes)}
 	if choose == nil {

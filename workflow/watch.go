@@ -11,18 +11,18 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
-// Alarm is when a monitor runs.
+// Alarm says when a monitor runs: at a time, and from then on perhaps again and again.
 type Alarm struct {
-	At     time.Time     // zero = not before there is a time; a time in the past is now
-	Period time.Duration // from then on, until the node ends; 0 = once. At least a millisecond
+	At     time.Time     // the first time; zero = there is none yet; a time in the past means now
+	Period time.Duration // between two runs, until the node ends; 0 = it runs once; at least a millisecond
 }
 
-// Monitor runs a function at a time while the node is unfinished: to raise an alarm, to change
-// the parameters, or to stop the instance (Stop). The alarm is computed from the parameters
-// when they change, and moves with them until it has gone off; it must depend on nothing else.
-// The monitor dies with its node, a run of it with its context. One that fails, after three
-// attempts, says nothing about the node. A node may have several, of different names; the
-// path is "<node>@<name>".
+// Monitor runs a function at a time as long as the node has not ended: to raise an alarm, to
+// change the parameters, or to stop the instance (see Stop). The alarm is computed from the
+// parameters whenever they change, and must depend on nothing else; it may move until it has gone
+// off. When the node ends, so does the monitor, and the context of a function that runs. The
+// function gets three attempts; that they all fail does not make the node fail. A node may
+// have several monitors with different names. The path is "<node>@<name>".
 func (n Node[P]) Monitor(name string, at func(*P) Alarm, do func(context.Context, *P) error) Node[P] {
 	m := node{kind: eventlog.Monitor, name: name, retry: &retry{3, time.Second}, options: []string{"Retry"}}
 	if at == nil || do == nil {
@@ -48,10 +48,10 @@ func (n Node[P]) Monitor(name string, at func(*P) Alarm, do func(context.Context
 	return n.attach(m)
 }
 
-// OnStop runs a function when the instance is stopped while it is in the node: to undo what
-// was begun. The instance is STOPPED when all such functions have ended. One has up to three
-// attempts of a minute each; its failure is recorded and holds nothing up. A second Stop does
-// not wait for them. The path is "<node>@stop".
+// OnStop runs a function when the instance is stopped while it is in the node, to undo what was
+// begun. The instance becomes Stopped when all such functions have ended. Each has up to three
+// attempts of a minute; that they all fail is recorded, and holds nothing up. A second Stop
+// does not wait for them. The path is "<node>@stop".
 func (n Node[P]) OnStop(do func(context.Context, *P) error) Node[P] {
 	s := node{kind: eventlog.OnStop, name: "stop", retry: &retry{3, time.Second}, timeout: time.Minute, options: []string{"Retry", "Timeout"}}
 	if do == nil {
@@ -66,16 +66,17 @@ func (n Node[P]) OnStop(do func(context.Context, *P) error) Node[P] {
 	return n.attach(s)
 }
 
-// DeadlineAction says what happens when the deadline of a node has passed.
+// DeadlineAction says what happens to a node that has not ended at its deadline.
 type DeadlineAction int
 
 const (
-	SkipRest DeadlineAction = iota + 1 // what is unfinished in it is skipped, and the flow goes on behind it
+	SkipRest DeadlineAction = iota + 1 // what is unfinished in it is skipped, and the flow goes on with the next node
 	FailNode                           // the node fails, see OnFailure
 )
 
-// DeadlineAt gives a Process or Parallel a time at which it must have ended, computed from the
-// parameters when they change; it moves with them. The zero time is none.
+// DeadlineAt sets a time by which a Process or Parallel must have ended, and says what happens
+// otherwise. The time is computed from the parameters whenever they change, and may move; the zero
+// time is no deadline. See also Deadline.
 func (n Node[P]) DeadlineAt(at func(*P) time.Time, then DeadlineAction) Node[P] {
 	n.mistakes = slices.Clone(n.mistakes)
 	switch {
