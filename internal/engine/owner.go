@@ -56,25 +56,25 @@ const (
 
 // ownerConfig is what an owner is told once.
 type ownerConfig struct {
-	app         string
-	partition   int32
-	partitions  int32
-	worker      string
-	address     string
-	registry    machine.Registry
-	rules       ownerRules
-	machine     machine.Rules
-	inject      func(*eventlog.Event)
-	maxEvent    int
-	maxMessage  func(topic string) int
-	horizon     int64 // ms of the due index that are kept in memory
-	rescan      int64 // ms between two reads of it
-	cacheSize   int64 // bytes
-	maxTurn     int   // units in a turn
-	maxTimers   int   // timers in a turn
-	observed    bool  // events are told
-	recoverRows int   // changed rows after which a recovery writes to the store
-	folding     bool  // a folder's: the store may stand behind its epoch
+	app        string
+	partition  int32
+	partitions int32
+	worker     string
+	address    string
+	registry   machine.Registry
+	rules      ownerRules
+	machine    machine.Rules
+	inject     func(*eventlog.Event)
+	maxEvent   int
+	maxMessage func(topic string) int
+	horizon    int64 // ms of the due index that are kept in memory
+	rescan     int64 // ms between two reads of it
+	cacheSize  int64 // bytes
+	maxTurn    int   // units in a turn
+	maxTimers  int   // timers in a turn
+	observed   bool  // events are told
+	gatherRows int   // changed rows after which a recovery writes to the store; 0 = gatherRows
+	folding    bool  // a folder's: the store may stand behind its epoch
 
 	updatesTopic string // "" = none are made
 }
@@ -88,14 +88,16 @@ type owner struct {
 	phase phase
 	now   int64
 
-	epoch   uint64
-	barrier int64 // offset up to which the tail is folded
-	owned   *eventlog.Event
-	logID   string
-	st      *machine.State
-	cache   cache
-	mark    projection.Watermark // last acknowledged by the store
-	flight  *projection.Batch    // given to the store, not acknowledged
+	epoch    uint64
+	barrier  int64 // offset up to which the tail is folded
+	owned    *eventlog.Event
+	logID    string
+	st       *machine.State
+	cache    cache
+	mark     projection.Watermark // last acknowledged by the store
+	flight   *projection.Batch    // given to the store, not acknowledged
+	cuts     []*projection.Batch  // to be given to it after that, in order
+	cutBytes int64                // of cuts
 	// projectDue is set by the driver when the store should be brought up to date.
 	projectDue bool
 	// leaving is set by the driver when the partition is to be handed over: what has been done is
@@ -103,11 +105,11 @@ type owner struct {
 	leaving  bool
 	looked   bool // the due index was just read
 	storeErr error
-	lost     bool              // the store said so while at work; it is dropped once it is acquired again
-	readable [2]uint64         // watermarks at which the read under way may be answered
-	reading  *projection.Batch // in flight when it was asked for: it may lack what is in there
-	last     tailEvent         // where the folded log ends; without the event
-	block    block             // of the events at hand
+	lost     bool                // the store said so while at work; it is dropped once it is acquired again
+	readable [2]uint64           // watermarks at which the read under way may be answered
+	reading  []*projection.Batch // not acknowledged when it was asked for: it may lack what is in there
+	last     tailEvent           // where the folded log ends; without the event
+	block    block               // of the events at hand
 
 	chunk     []tailEvent // of the tail, not folded yet
 	chunkLast bool
@@ -132,6 +134,7 @@ type owner struct {
 	poison   map[int64]string  // offset of a request that panicked without an instance -> reason
 
 	turn     *machine.Turn
+	turnFrom int64 // cache.changed.bytes when it began
 	abortErr error
 	queue    []unit
 	local    *unit // a request of the turn to its own partition
@@ -170,8 +173,8 @@ var (
 )
 
 func newOwner(c ownerConfig) *owner {
-	if c.recoverRows == 0 {
-		c.recoverRows = recoverRows
+	if c.gatherRows == 0 {
+		c.gatherRows = gatherRows
 	}
 	if c.maxTimers == 0 {
 		c.maxTimers = c.maxTurn
@@ -188,6 +191,7 @@ func (o *owner) restart() op {
 	o.calls = append(o.undecided(), o.calls...)
 	o.askAgain()
 	o.st, o.turn, o.flight, o.queue, o.local, o.done, o.chunk = nil, nil, nil, nil, nil, nil, nil
+	o.cuts, o.cutBytes = nil, 0
 	o.inboxed = 0
 	o.inbox, o.results, o.orphans, o.outbox, o.replies, o.mended = nil, nil, nil, nil, nil, nil
 	o.timers, o.running, o.ackSince, o.storeErr = o.newTimers(), nil, 0, nil

@@ -209,8 +209,8 @@ func (o *owner) scanned(r result) {
 		}
 		o.timers.Found(d, o.now)
 	}
-	if o.reading != nil {
-		for _, row := range o.reading.Put {
+	for _, b := range o.reading {
+		for _, row := range b.Put {
 			if row.Kind != projection.KindDue {
 				continue
 			}
@@ -221,8 +221,8 @@ func (o *owner) scanned(r result) {
 			}
 			o.armDue(d)
 		}
-		o.reading = nil
 	}
+	o.reading = nil
 	for row := range o.st.Changed {
 		switch row.Kind {
 		case machine.RowInstance:

@@ -12,18 +12,13 @@ import (
 	"github.com/godagger/dagger/projection"
 )
 
-// recoverRows is how many changed rows a recovery gathers before it writes them, where
-// ownerConfig names no number. A Redis server does nothing else while it takes them; and what is
-// written soon is still in the processor's cache.
-const recoverRows = 4_000
-
 // recoverBytes is by how much what a recovery has in memory may exceed its cache before it is
 // written, in fewer rows.
 const recoverBytes = 32 << 20
 
 // acquired looks at where the store stands.
 func (o *owner) acquired(r result) op {
-	o.mark, o.logID, o.flight = r.watermark, r.topicID, nil
+	o.mark, o.logID, o.flight, o.cuts, o.cutBytes = r.watermark, r.topicID, nil, nil, 0
 	switch {
 	case o.lost:
 		return o.drop()
@@ -47,11 +42,7 @@ func (o *owner) based(r result) op {
 		return o.failedOp(err)
 	}
 	o.st, o.cache = s, newCache()
-	s.BeforeChange = func(i *machine.Instance) {
-		if x := index(i); x.count != "" || len(x.entries) > 0 { // a new one has none
-			o.cache.stored[i.ID] = x
-		}
-	}
+	s.BeforeChange = o.cache.before
 	if o.rules.marksFromStore {
 		o.storedMarks = maps.Clone(s.Sources)
 	}
@@ -166,8 +157,10 @@ func (o *owner) recover() op {
 			}
 			o.touched, _, _ = machine.AppendTouched(o.touched[:0], e)
 			for _, id := range o.touched {
-				o.cache.note(id, s.Instances[id])
+				i := s.Instances[id]
+				o.cache.note(id, i, s.IsChanged(i))
 			}
+			o.cache.changed.bytes += int64(len(t.value))
 			o.last = tailEvent{offset: t.offset, value: t.value}
 		} else if e.N == o.mark.N && t.checksum() != o.mark.Sum {
 			return o.drop() // protocol rule 25: the store is of another history
@@ -177,7 +170,7 @@ func (o *owner) recover() op {
 			o.tell(e)
 		}
 		o.chunk = o.chunk[1:]
-		if (len(s.Changed) >= o.recoverRows || o.cache.total >= o.cacheSize+recoverBytes) && (len(s.Frozen) == 0 || o.rules.projectFrozen) {
+		if (o.gathered(o.gatherRows) || o.cache.total >= o.cacheSize+recoverBytes) && (len(s.Frozen) == 0 || o.rules.projectFrozen) {
 			o.phase = flushing
 			return opApply{o.batch()}
 		}
@@ -216,7 +209,7 @@ func (o *owner) forwarded(upto uint64) {
 
 // missing asks for the entities that are not in memory, or is nil.
 func (o *owner) missing(m *opRead, ids []string, key eventlog.KeyRef, isKey bool) *opRead {
-	empty := o.mark.N == 0 && o.flight == nil
+	empty := o.cutAt() == 0
 	for _, id := range ids {
 		if _, known := o.st.Instances[id]; known || m != nil && m.asksID[id] {
 			continue
@@ -304,7 +297,7 @@ func (o *owner) take(r result) error {
 		}
 		if r.instances[k] == nil {
 			o.st.Instances[id] = nil
-			o.cache.note(id, nil)
+			o.cache.note(id, nil, false)
 			continue
 		}
 		i := &machine.Instance{}
@@ -312,7 +305,7 @@ func (o *owner) take(r result) error {
 			return err
 		}
 		o.st.Instances[id] = i
-		o.cache.note(id, i)
+		o.cache.note(id, i, false)
 	}
 	for k, ref := range r.keys {
 		if _, known := o.st.Keys[ref]; known {
@@ -341,9 +334,10 @@ func (o *owner) take(r result) error {
 
 // asked notes at which watermarks the read that is asked for now may be answered.
 func (o *owner) asked() {
-	o.readable, o.reading = [2]uint64{o.mark.N, o.mark.N}, o.flight
+	o.readable, o.reading = [2]uint64{o.mark.N, o.mark.N}, nil
 	if o.flight != nil {
 		o.readable[1] = o.flight.New.N
+		o.reading = append([]*projection.Batch{o.flight}, o.cuts...)
 	}
 }
 
@@ -403,7 +397,7 @@ func (o *owner) orphaned(r result) op {
 		if i == nil {
 			continue
 		}
-		o.cache.note(id, i)
+		o.cache.note(id, i, false)
 		o.arm(i)
 		for _, w := range i.Works() {
 			k := jobKey{id, i.Run, w}

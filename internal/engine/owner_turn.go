@@ -16,9 +16,10 @@ const (
 	// turnUnits are the requests, results, timers and calls that the turns of all partitions of a
 	// log take together: some 20 ms of work, for callers wait until those before them have ended.
 	turnUnits  = 1024
-	leastUnits = 64   // of one partition
-	turnEvents = 4096 // events after which a turn takes no more
-	ackDelay   = 1000 // ms that an acknowledgement may wait for another event
+	leastUnits = 64      // of one partition
+	turnEvents = 4096    // events after which a turn takes no more
+	turnBytes  = 8 << 20 // of instances that changed, after which it takes no more
+	ackDelay   = 1000    // ms that an acknowledgement may wait for another event
 	// busyUnits is how many calls may queue before new ones are refused at the door.
 	busyUnits = 20_000
 )
@@ -46,7 +47,7 @@ func (o *owner) loop() op {
 		return opIdle{until: o.wake()}
 	}
 	o.turn = &machine.Turn{S: o.st, Registry: o.registry, App: o.app, Now: o.now, MaxEvent: o.maxEvent, MaxMessage: o.maxMessage}
-	o.done, o.replies, o.mended, o.late = nil, nil, nil, nil
+	o.done, o.replies, o.mended, o.late, o.turnFrom = nil, nil, nil, nil, o.cache.changed.bytes
 	o.makeUpdates()
 	return o.decide()
 }
@@ -145,7 +146,7 @@ func (o *owner) decide() op {
 			if len(o.queue) == 0 {
 				break
 			}
-			if len(o.turn.Events) >= turnEvents || o.updates.bytes >= updatesTurn {
+			if len(o.turn.Events) >= turnEvents || o.cache.changed.bytes >= o.turnFrom+turnBytes || o.updates.bytes >= updatesTurn {
 				break // the rest waits for the next transaction
 			}
 			u = &o.queue[0]
@@ -240,7 +241,7 @@ func (o *owner) unit(u *unit) (err error) {
 	}
 	if id != "" {
 		if i, known := o.st.Instances[id]; known {
-			o.cache.note(id, i)
+			o.cache.note(id, i, o.st.IsChanged(i))
 		}
 	}
 	switch u.request.Type {
@@ -356,6 +357,9 @@ func (o *owner) close() op {
 	a := opAppend{events: make([][]byte, len(t.Events)), types: make([]eventlog.Type, len(t.Events)), messages: append(o.messages(), o.updates.records...)}
 	if err := o.encode(&a); err != nil {
 		return o.fail(err)
+	}
+	for _, e := range a.events {
+		o.cache.changed.bytes += int64(len(e))
 	}
 	o.last.value = a.events[len(a.events)-1]
 	if o.rules.effectsEarly {

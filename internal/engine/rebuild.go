@@ -89,7 +89,7 @@ func rebuildOne(ctx context.Context, log eventlog.Log, store projection.Store, p
 	defer f.close()
 	f.r.e.cfg.Snapshots.Bucket = o.Snapshots
 	if o.BatchRows > 0 {
-		f.r.o.recoverRows = o.BatchRows
+		f.r.o.gatherRows = o.BatchRows
 	}
 	stager, ok := store.(projection.Stager)
 	if ok {
@@ -127,7 +127,7 @@ func (f *folder) aside(stager projection.Stager, rows int) (done Rebuilt, err er
 	}
 	defer func() { err = errors.Join(err, built.Close()) }()
 	if g, ok := built.(projection.Gatherer); ok && rows == 0 {
-		f.r.o.recoverRows = g.Gather()
+		f.r.o.gatherRows = g.Gather()
 	}
 	w, err := built.Watermark(ctx)
 	if err != nil {
@@ -187,7 +187,7 @@ func (f *folder) catchUp(use projection.Store, upto uint64) (*Rebuilt, error) {
 		return nil, err
 	}
 	defer next.close()
-	next.r.o.recoverRows = f.r.o.recoverRows
+	next.r.o.gatherRows = f.r.o.gatherRows
 	if err := next.fold(); err != nil {
 		return nil, err
 	}

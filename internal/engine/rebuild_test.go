@@ -68,7 +68,7 @@ func TestFoldWritesAndReadsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.close()
-	f.r.o.cacheSize, f.r.o.recoverRows = 100<<10, 500
+	f.r.o.cacheSize, f.r.o.gatherRows = 100<<10, 500
 	written, read, vain := 0, 0, 0
 	seen := map[eventlog.KeyRef]bool{}
 	if err := f.run(func(next op) result {

@@ -435,21 +435,18 @@ func (r *runner) finish() {
 
 // wgApply writes what the store lacks.
 func (r *runner) wgApply(ctx context.Context) {
-	for range 2 { // once for what is under way, once for the rest
-		for r.o.flight != nil {
-			select {
-			case <-r.wake:
-				if r.collect(ctx) != nil {
-					return
-				}
-			case <-ctx.Done():
+	for r.o.flight != nil {
+		select {
+		case <-r.wake:
+			if r.collect(ctx) != nil {
 				return
 			}
+		case <-ctx.Done():
+			return
 		}
-		if r.o.storeErr != nil || r.o.st.N == r.o.mark.N || len(r.o.st.Frozen) > 0 {
-			break
-		}
-		if err := r.store.Apply(ctx, *r.o.batch()); err != nil {
+	}
+	for r.o.storeErr == nil && r.o.rest() {
+		if err := r.store.Apply(ctx, *r.o.flight); err != nil {
 			r.logger.Warn("bring the store up to date", "err", err)
 			return
 		}

@@ -45,7 +45,7 @@ func newSimRunner(wk *simWorker, p int32) *simRunner {
 	w := wk.w
 	c := ownerConfig{app: simApp, partition: p, partitions: w.env.partitions, worker: fmt.Sprintf("w%d", wk.index), registry: wk,
 		rules: w.rules.owner, machine: w.rules.machine, maxEvent: 1 << 20, maxMessage: func(string) int { return 1 << 20 },
-		horizon: 2 * simInterval, rescan: simInterval, cacheSize: w.env.cache, maxTurn: 1 + w.rng.IntN(12), recoverRows: 1 + w.rng.IntN(30), updatesTopic: simUpdatesOf(&w.env)}
+		horizon: 2 * simInterval, rescan: simInterval, cacheSize: w.env.cache, maxTurn: 1 + w.rng.IntN(12), gatherRows: 1 + w.rng.IntN(30), updatesTopic: simUpdatesOf(&w.env)}
 	if wk.version == 1 {
 		c.inject = simPanics(w.env.poison)
 	}
@@ -167,8 +167,8 @@ func sortedTokens(m map[string][]any) []string {
 // finish hands the partition over in good order, or not quite.
 func (r *simRunner) finish() {
 	o := r.o
-	if o.flight == nil && o.storeErr == nil && o.st.N != o.mark.N && len(o.st.Frozen) == 0 && r.w.chance(500) {
-		if err := r.store.Apply(simContext, *o.batch()); err == nil {
+	for o.flight == nil && o.storeErr == nil && r.w.chance(500) && o.rest() {
+		if err := r.store.Apply(simContext, *o.flight); err == nil {
 			o.applied(nil)
 		}
 	}

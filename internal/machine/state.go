@@ -403,6 +403,9 @@ func (s *State) changes(i *Instance) {
 	s.Changed[r] = struct{}{}
 }
 
+// IsChanged says that the instance is in Changed; nil is not.
+func (s *State) IsChanged(i *Instance) bool { return i != nil && i.noted == s.noting }
+
 func (s *State) local(value string) bool {
 	return eventlog.PartitionOf(value, s.Partitions) == s.Partition
 }
