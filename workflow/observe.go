@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -92,11 +93,17 @@ func (e *Engine) Ready(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("partition %d: this clock is %v behind the log", p.Partition, p.Behind))
 		}
 	}
-	if _, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App())); err != nil {
-		problems = append(problems, fmt.Errorf("log: %w", err))
+	// Both at once: a log that does not answer must not take the store's time, which would be blamed.
+	var log, store error
+	var asked sync.WaitGroup
+	asked.Go(func() { _, log = e.log.Topic(ctx, eventlog.EventsTopic(e.log.App())) })
+	asked.Go(func() { _, store = e.store.Partitions(ctx) })
+	asked.Wait()
+	if log != nil {
+		problems = append(problems, fmt.Errorf("log: %w", log))
 	}
-	if _, err := e.store.Partitions(ctx); err != nil {
-		problems = append(problems, fmt.Errorf("store: %w", err))
+	if store != nil {
+		problems = append(problems, fmt.Errorf("store: %w", store))
 	}
 	return errors.Join(problems...)
 }
