@@ -16,11 +16,12 @@ import (
 	"github.com/godagger/dagger/internal/machine"
 )
 
-// Start starts an instance of a definition by its name, with parameters as JSON: for callers
-// that do not have its Go type, such as an HTTP API. It is Definition.Start otherwise: "" makes
-// an id up, and where the id exists nothing happens, started is false and the error nil. Of
-// several registered versions it takes the highest. ErrNotRegistered when this engine does not
-// have the definition, ErrParameters when they do not fit its type; empty ones are {}.
+// Start is Definition.Start for callers that do not have the Go type of the parameters, such as an
+// HTTP API. It takes the definition's name and the parameters as JSON; none are {}. If several
+// versions of the definition are registered, it starts the highest. It returns the id, which is
+// made up if id is "", and whether this call started the instance: if one with the id exists,
+// nothing happens, started is false, and the error is nil. ErrNotRegistered: the engine does not
+// have the definition. ErrParameters: the parameters do not fit its type.
 func (e *Engine) Start(ctx context.Context, definition, id string, params json.RawMessage) (idOut string, started bool, err error) {
 	e.mu.Lock()
 	t, names := e.newest[definition], slices.Sorted(maps.Keys(e.newest))
@@ -58,17 +59,17 @@ func (e *Engine) Start(ctx context.Context, definition, id string, params json.R
 	return id, a.Answer != machine.Exists, nil
 }
 
-// Stop is Handle.Stop by id.
+// Stop is Handle.Stop for an id.
 func (e *Engine) Stop(ctx context.Context, id, reason string) error {
 	return e.byID(ctx, eventlog.StopInstance, "stop", id, reason)
 }
 
-// Retry is Handle.Retry by id.
+// Retry is Handle.Retry for an id.
 func (e *Engine) Retry(ctx context.Context, id, reason string) error {
 	return e.byID(ctx, eventlog.RetryInstance, "retry", id, reason)
 }
 
-// Delete is Handle.Delete by id.
+// Delete is Handle.Delete for an id.
 func (e *Engine) Delete(ctx context.Context, id, reason string) error {
 	return e.byID(ctx, eventlog.DeleteInstance, "delete", id, reason)
 }
@@ -80,7 +81,7 @@ func (e *Engine) byID(ctx context.Context, t eventlog.RequestType, verb, id, rea
 	return nil
 }
 
-// Events is Handle.Events by id.
+// Events is Handle.Events for an id.
 func (e *Engine) Events(ctx context.Context, id string) iter.Seq2[*eventlog.Event, error] {
 	return func(yield func(*eventlog.Event, error) bool) {
 		for ev, err := range e.run.Events(ctx, id) {

@@ -9,14 +9,14 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
-// Process is a process of the definition, to be used in another one: a definition that is
-// composed while the program runs, for example. name is its path; its name there is the last
-// part of that. The composed definition is registered like any other, also while the engine
-// runs. Its plan says where the process came from, so an engine that has registered only this
-// definition can run it too, as long as the process is the same there.
+// Process returns a process of the definition for use in another one, for example in a definition
+// that is composed while the program runs. name is the path of the process; in the new definition
+// it has the last part of that as its name. The new definition is registered like any other. Its
+// plan says where the process came from. So an engine that has registered only d can run it too, as
+// long as the process is the same there.
 //
-// Options that are given to the process here stand in the composed plan. A function among
-// them, or a task beside the process, is code that only the composing program has.
+// Options that are given to the returned process are part of the new plan. Functions among them,
+// and tasks beside the process, are code that only the composing program has.
 func (d *Definition[P]) Process(name string) Node[P] {
 	nodes := d.nodes
 	parts := strings.Split(name, "/")

@@ -19,58 +19,59 @@ const (
 	defaultStore = "pebble:dagger-data/store"
 )
 
-// Config says what an engine runs on. Every field's zero value works.
+// Config says what an engine runs on. The zero value of every field works.
 type Config struct {
-	// Log is the URL of the log, e.g. kafka://localhost:9092/pizza; "" is
-	// file:dagger-data/log. Its driver must be linked, by a blank import of
-	// eventlog/kafkalog or eventlog/embedlog.
+	// Log is the URL of the log, for example kafka://localhost:9092/pizza; "" is
+	// file:dagger-data/log. The program must import its driver: eventlog/kafkalog or
+	// eventlog/embedlog.
 	Log string
-	// Store is the URL of the store; "" is pebble:dagger-data/store, or mem: with the log
-	// mem:. Its driver must be linked, by a blank import of backends/all or of one backend.
+	// Store is the URL of the store; "" is pebble:dagger-data/store, or mem: if the log is mem:. The
+	// program must import its driver: one of backends/..., or backends/all.
 	Store string
-	// OpenedLog and OpenedStore are used instead of opening Log and Store. They are not
-	// closed with the engine, and may be shared: engines on one log share the work.
+	// OpenedLog and OpenedStore are used instead of Log and Store. The engine does not close them,
+	// and several engines may share them: engines on one log share its work.
 	OpenedLog   eventlog.Log
 	OpenedStore projection.Store
 
 	Logger *slog.Logger // nil: slog.Default()
 	Worker string       // name of this process in the log; "" = host and process id
-	// Address is the URL where other processes can ask this one, http://host:port and perhaps a
-	// path: the root of webui, or of Engine.Peers; "" = nowhere. It stands in the log. With a
-	// store that each process has for itself, as Pebble, lists need it.
+	// Address is the URL, such as http://host:port/path, at which other processes reach the handler
+	// of package webui, or Engine.Peers, of this one; "" = they can't. It is recorded in the log.
+	// If each process has a store of its own, as with Pebble, lists need it: a process asks the
+	// others for what they have.
 	Address string
-	// PeerClient asks other processes at their addresses, with certificates or a token for
-	// example; nil: a plain one that goes through no proxy. It must not follow redirects.
+	// PeerClient is used to ask other processes at their addresses, perhaps with certificates or a
+	// token; nil: a plain client that uses no proxy. It must not follow redirects.
 	PeerClient *http.Client
 
 	Slots           int           // handlers that run at once; 0 = 256
-	TriggerInterval time.Duration // between two looks for work that memory forgot; 0 = 60 s
-	MaxPerTrigger   int           // timers that one look starts in a partition; 0 = 1,000
-	ProjectInterval time.Duration // how long the store may be behind while there is work; 0 = 200 ms
-	CacheBytes      int64         // instances in memory; 0 = 64 MiB
-	ShutdownTimeout time.Duration // how long handlers may go on after Run was told to end; 0 = 25 s
+	TriggerInterval time.Duration // between two looks into the store for due timers that memory has lost; 0 = 60 s
+	MaxPerTrigger   int           // due timers that one transaction of a partition handles; 0 = 1,000
+	ProjectInterval time.Duration // how long changes may wait before they are written to the store; 0 = 200 ms
+	CacheBytes      int64         // memory for instances, of all partitions together; 0 = 64 MiB
+	ShutdownTimeout time.Duration // how long handlers may go on after the context of Run has ended; 0 = 25 s
 
 	// UpdatesTopic is a topic that gets the whole instance, a Tree as JSON, after each of its
-	// events and in the same transaction; its key is the instance's partition key. "" = no
-	// updates. It is created with one partition unless it exists. See docs/http.md.
+	// events and in the same transaction, under the instance's partition key; "" = none. It is
+	// created with one partition if it does not exist. See docs/http.md.
 	UpdatesTopic string
 
-	// Snapshots of the store; the zero value takes none.
+	// Snapshots says when snapshots of the store are taken; the zero value takes none.
 	Snapshots Snapshots
-	// VerifyInterval switches a background verifier on: once in this time it compares all
-	// instances of this engine's partitions with a fold of the log, with a tenth of a
-	// processor at most. It tells Observer.Verified and the log. 0 = off.
+	// VerifyInterval switches a background verifier on. Once in this time it compares all instances
+	// of this engine's partitions with the log, using at most a tenth of a processor. It reports
+	// to Observer.Verified and Logger. 0 = off.
 	VerifyInterval time.Duration
 
-	// Propagator carries the trace context of a start to the handlers of its instance, for a
-	// tracing library: see package telemetry/otel. nil: only WithTrace and TraceFrom do.
+	// Propagator connects the engine with a tracing library; see package telemetry/otel. nil: only
+	// WithTrace and TraceFrom carry trace contexts.
 	Propagator Propagator
 
-	// Observer is told what the engine does, for metrics; see package telemetry/prom.
+	// Observer gets what the engine does, for metrics; see package telemetry/prom.
 	Observer Observer
 }
 
-// validate tells all mistakes.
+// validate joins all mistakes.
 func (c *Config) validate() error {
 	var mistakes []error
 	mistake := func(format string, args ...any) {

@@ -18,9 +18,9 @@ import (
 	"github.com/godagger/dagger/projection"
 )
 
-// Engine runs the instances of the registered definitions, together with every other engine
-// on the same log. It may be used by several goroutines, and several engines may live in one
-// process.
+// Engine runs the instances of the registered definitions, together with all other engines on the
+// same log. Its methods may be called from several goroutines, and a process may have several
+// engines.
 type Engine struct {
 	run    runtime
 	log    eventlog.Log
@@ -72,8 +72,9 @@ type runtime interface {
 	Close() error
 }
 
-// Open connects to the log and the store and checks both. The engine does nothing with
-// instances of others before Run, but it can already start, stop, retry and inspect.
+// Open connects to the log and the store and checks both. The engine runs nothing before Run, but it
+// can already start, stop, retry and inspect instances. The caller closes it with Close. ctx
+// counts during Open only.
 func Open(ctx context.Context, c Config) (*Engine, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -144,15 +145,16 @@ func (e *Engine) release() error {
 // registerTime is how long Register may take to create topics and record plans.
 const registerTime = time.Minute
 
-// Register makes definitions known: to this engine, which can start and run their instances
-// from now on, and to the log, where their plans are recorded and the topics that they use
-// are created unless they exist. All mistakes of all definitions are told at once, joined,
-// each with its path; nothing is registered then. Registering again does no harm, and it may
-// happen while the engine runs. Several versions of a definition can be registered: an
-// instance runs the one whose Start it was. A definition that is not the one which was
-// registered before, here or elsewhere, under its name and version is refused with ErrChanged
-// and the difference. It gives up after a minute, and ErrClosed tells that Close ended it, or
-// that Run has ended.
+// Register makes definitions known to this engine, which can start and run their instances from
+// now on, and to the log: it records their plans and creates the topics that they use and that do
+// not exist. It may be called while the engine runs, and registering a definition again does no
+// harm. Several versions of a definition may be registered; an instance runs the one with which
+// it was started.
+//
+// The error joins all mistakes of all definitions, each with its path; then none of them is
+// registered. ErrChanged: under the name and version of a definition another one is registered,
+// here or by another process; the error says what differs. ErrClosed: Close was called, or Run has
+// ended. Register gives up when the log does not answer for a minute.
 func (e *Engine) Register(definitions ...AnyDefinition) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), registerTime, errors.New("the log did not answer in a minute"))
 	defer cancel()
@@ -203,8 +205,8 @@ func (e *Engine) Register(definitions ...AnyDefinition) error {
 	return nil
 }
 
-// conflicts are mistakes that show only beside the log and the other definitions. It adds
-// the definition's keys to fresh.
+// conflicts finds the mistakes of a definition that show only beside the log and the other
+// definitions. It adds the definition's correlation keys to fresh.
 func (e *Engine) conflicts(name string, c *compiled, fresh map[engine.TopicKey]relay) []error {
 	var mistakes []error
 	app := e.log.App()
@@ -245,11 +247,11 @@ func (e *Engine) conflicts(name string, c *compiled, fresh map[engine.TopicKey]r
 	return mistakes
 }
 
-// Run runs instances until ctx ends: then no new work is taken, running handlers get
-// Config.ShutdownTimeout to end (their contexts end after it), the partitions are handed
-// over, and Run returns nil. It waits for handlers that ignore their contexts. Any other return
-// is an error that the engine can't get over. It runs once: what asks or changes an instance is
-// ErrClosed afterwards; what reads the log or the store works until Close.
+// Run runs instances until ctx ends. Then it takes no new work, gives running handlers
+// Config.ShutdownTimeout to finish before their contexts end, hands its partitions over, and
+// returns nil. It waits for handlers that ignore their contexts. It returns earlier only with an
+// error from which the engine can't recover. Run works once. Afterwards methods that ask or
+// change instances return ErrClosed; those that read the log or the store work until Close.
 func (e *Engine) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(withPropagator(ctx, e.propagator))
 	defer stop()
@@ -271,9 +273,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close ends Run as if its context had ended, ends Register, Verify, Rebuild and the snapshots
-// that are being taken, waits for them, and closes what Open opened. Closing again waits too, and
-// says the same. A handler must not call it: it would wait for itself.
+// Close ends Run as if its context had ended, and ends Register, Verify, Rebuild and snapshots that
+// are being taken. It waits for all of them and closes what Open has opened. A second Close waits
+// too, and returns the same. A handler must not call Close: it would wait for itself.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	if closed := e.closed; closed != nil {
@@ -312,13 +314,13 @@ func (e *Engine) isClosed() bool {
 	return e.closed != nil
 }
 
-// Peers answers other engines on the same log that ask for what is in the store of this one,
-// at paths that begin with /peers/v1/. webui has it mounted already; a program without webui
-// serves it at Config.Address. It only reads, and asks nobody itself.
+// Peers is the handler for questions of other engines on the same log about what is in the store of
+// this one, at paths that begin with /peers/v1/. Package webui serves it already; a program without
+// webui serves it at Config.Address. It only reads, and asks no other engine itself.
 func (e *Engine) Peers() http.Handler { return e.run.Peers() }
 
-// Log is the engine's log: publish to topics that definitions listen to, and read those
-// that they send to.
+// Log returns the engine's log. Use it to publish to topics that definitions listen to, and to read
+// topics that they send to. It must not be closed.
 func (e *Engine) Log() eventlog.Log { return e.log }
 
 func (e *Engine) isRegistered(plan string) bool {
@@ -339,7 +341,7 @@ func (e *Engine) call(ctx context.Context, r *eventlog.Request) (engine.Answer, 
 	return a, refusal(r, a.Answer)
 }
 
-// told gives the engine's errors the names that this package has for them.
+// told turns the engine's errors into those of this package. id is that of the instance asked for.
 func (e *Engine) told(id string, err error) error {
 	var elsewhere *engine.ElsewhereError
 	switch {
@@ -357,7 +359,7 @@ func (e *Engine) told(id string, err error) error {
 	return err
 }
 
-// refusal is the error that an answer means.
+// refusal is the error for the answer to a call; nil when the call was done, or had been before.
 func refusal(r *eventlog.Request, answer string) error {
 	var err error
 	switch answer {

@@ -10,33 +10,33 @@ import (
 
 // Errors that a caller branches on, with errors.Is.
 var (
-	// ErrNotFound: no instance has this id.
+	// ErrNotFound: there is no instance with this id.
 	ErrNotFound = errors.New("workflow: no such instance")
 	// ErrEnded: the instance has ended, so it can't be stopped.
 	ErrEnded = errors.New("workflow: instance has ended")
 	// ErrNotEnded: the instance has not ended, so it can't be deleted.
 	ErrNotEnded = errors.New("workflow: instance has not ended")
-	// ErrNotFailed: only an instance that failed can be retried.
+	// ErrNotFailed: the instance has not failed, so it can't be retried.
 	ErrNotFailed = errors.New("workflow: instance has not failed")
 	// ErrStopped: the instance was stopped before it completed.
 	ErrStopped = errors.New("workflow: instance was stopped")
-	// ErrQuarantined: the instance is frozen because its state could not be computed. An
-	// operator releases it.
+	// ErrQuarantined: the instance is frozen because its state could not be computed. An operator
+	// releases it with daggerctl release.
 	ErrQuarantined = errors.New("workflow: instance is in quarantine")
-	// ErrNotRegistered: this engine does not have the definition.
+	// ErrNotRegistered: the definition is not registered with this engine.
 	ErrNotRegistered = errors.New("workflow: definition is not registered")
-	// ErrParameters: they are not what the definition takes.
+	// ErrParameters: the parameters are not of the definition's type, or can't be used.
 	ErrParameters = errors.New("workflow: parameters do not fit")
-	// ErrCursor: the cursor is not one of this filter.
+	// ErrCursor: the cursor does not belong to the filter.
 	ErrCursor = engine.ErrCursor
 	// ErrTooLarge: the parameters do not fit the log. Keep large data elsewhere and refer to it.
 	ErrTooLarge = errors.New("workflow: parameters are too large")
-	// ErrExpired: the call reached its instance so late that it can't be told whether it was
-	// applied before. It was not applied now; look at the instance.
+	// ErrExpired: the call reached its instance so late that the engine can't tell whether it had
+	// been applied before. It was not applied now. Look at the instance.
 	ErrExpired = errors.New("workflow: call came too late")
-	// ErrBusy: too much is waiting in the instance's partition. Try again later.
+	// ErrBusy: too much work is waiting in the instance's partition. Try again later.
 	ErrBusy = errors.New("workflow: too much work is waiting")
-	// ErrClosed: the engine was closed.
+	// ErrClosed: the engine was closed, or Run has ended.
 	ErrClosed = errors.New("workflow: engine is closed")
 )
 
@@ -71,8 +71,8 @@ var (
 	ErrShutdown       = engine.ErrShutdown       // the context of Engine.Run has ended
 )
 
-// TaskError says which task made an instance fail. Err is what its last attempt returned,
-// as text: errors.Is finds none of the handler's own errors in it.
+// TaskError says which task made an instance fail. Err is the text of the error that its last
+// attempt returned: errors.Is does not find the handler's own errors in it.
 type TaskError struct {
 	Definition string
 	Instance   string
@@ -90,8 +90,8 @@ func (e *TaskError) Error() string {
 
 func (e *TaskError) Unwrap() error { return e.Err }
 
-// Terminal marks an error after which another attempt makes no sense: the task fails at
-// once. Terminal(nil) is nil.
+// Terminal marks an error that another attempt would not mend: the task fails at once, whatever its
+// Retry says. Terminal(nil) is nil.
 func Terminal(err error) error {
 	if err == nil {
 		return nil
@@ -105,7 +105,8 @@ func (e *terminalError) Error() string       { return e.err.Error() }
 func (e *terminalError) Unwrap() error       { return e.err }
 func (e *terminalError) TerminalError() bool { return true }
 
-// Stop is what a handler returns to stop its instance, as Handle.Stop does, with a reason.
+// Stop makes an error with which a handler stops its own instance, as Handle.Stop would, for the
+// given reason.
 func Stop(reason string) error { return &stopError{reason} }
 
 type stopError struct{ reason string }
@@ -113,8 +114,8 @@ type stopError struct{ reason string }
 func (e *stopError) Error() string      { return "stop the instance: " + e.reason }
 func (e *stopError) StopReason() string { return e.reason }
 
-// RetryAfter asks that the next attempt starts d from now, instead of after the delay of
-// the task's Retry. It gives no attempt beyond those of Retry. RetryAfter(d, nil) is nil.
+// RetryAfter marks an error after which the next attempt starts d from now, instead of after the
+// delay of the task's Retry. It does not add attempts. RetryAfter(d, nil) is nil.
 func RetryAfter(d time.Duration, err error) error {
 	if err == nil {
 		return nil

@@ -17,41 +17,47 @@ type Moment struct{ point engine.Point }
 // IsNow says whether the moment is the zero Moment.
 func (m Moment) IsNow() bool { return m.point.IsNow() }
 
-// ErrMoment: the moment does not fit what is asked for.
+// ErrMoment: the moment does not fit the question, for example an event number of one partition
+// where all are asked for.
 var ErrMoment = engine.ErrPoint
 
-// ErrTrimmed: the log has dropped events that are needed for it.
+// ErrTrimmed: the log no longer has events that the answer needs; see Snapshots.Trim.
 var ErrTrimmed = engine.ErrTrimmed
 
-// AtTime is the state of all events that are not later than t.
+// AtTime is the moment after the last event that is not later than t.
 func AtTime(t time.Time) Moment { return Moment{engine.AtTime(t)} }
 
-// AtEvent is the state of the events of an instance's partition up to number n.
+// AtEvent is the moment after event number n of the instance's partition.
 func AtEvent(n uint64) Moment { return Moment{engine.AtEvent(n)} }
 
-// AtEvents is the state of the events up to a number for each partition, such as Page.AsOf; a
-// partition that is not named is as it is now.
+// AtEvents is the moment after an event number in each partition, such as Page.AsOf. A partition
+// that is not named is as it is now.
 func AtEvents(n map[int32]uint64) Moment { return Moment{engine.AtEvents(n)} }
 
-// AtOffset is the state of the events of an instance's partition up to an offset of the events
+// AtOffset is the moment after the record at an offset of the instance's partition of the events
 // topic.
 func AtOffset(offset int64) Moment { return Moment{engine.AtOffset(offset)} }
 
-// AtOffsets is the state of the events up to an offset of the events topic for each partition, such
-// as a consumer's; a partition that is not named is as it is now.
+// AtOffsets is the moment after the record at an offset in each partition of the events topic. A
+// partition that is not named is as it is now.
 func AtOffsets(offsets map[int32]uint64) Moment { return Moment{engine.AtOffsets(offsets)} }
 
-// ParseMoment reads a moment as people write it: a time (2026-11-24T10:00:00Z; without a zone it
-// is UTC, and the time of day may be left out), how long ago (90m), an event number of the
-// instance's partition (117), an offset of it (offset:4711), event numbers for partitions
-// (0:117,1:98) or offsets (offset:0:4711,1:98), or now.
+// ParseMoment reads a moment as people write it:
+//
+//	2026-11-24T10:00:00Z   a time; without a zone it is UTC; the time of day may be left out
+//	90m                    how long ago
+//	117                    an event number of the instance's partition
+//	offset:4711            an offset of the instance's partition
+//	0:117,1:98             event numbers by partition
+//	offset:0:4711,1:98     offsets by partition
+//	now
 func ParseMoment(text string) (Moment, error) {
 	p, err := engine.ParsePoint(text, time.Now())
 	return Moment{p}, err
 }
 
-// GetAt is the instance as it was at a moment, folded from the log; ErrNotFound when it did
-// not exist then.
+// GetAt returns the instance as it was at a moment, folded from the log. ErrNotFound: it did not
+// exist then. ErrTrimmed, ErrMoment.
 func (e *Engine) GetAt(ctx context.Context, id string, m Moment) (Instance, error) {
 	i, _, err := engine.ReadInstanceAt(ctx, e.log, e.store, id, m.point)
 	if err != nil {
@@ -60,14 +66,14 @@ func (e *Engine) GetAt(ctx context.Context, id string, m Moment) (Instance, erro
 	return e.view(i), nil
 }
 
-// Fleet is all instances at a moment.
+// Fleet is all instances as they were at a moment. It holds them in memory.
 type Fleet struct {
 	e    *Engine
 	past *engine.Past
 }
 
-// AsOf folds the log up to a moment, in memory: it takes as long as the log is. The moment is
-// a time or a number for each partition.
+// AsOf folds the log, from its beginning to a moment, into memory; that takes time and memory
+// accordingly. The moment must be a time, or a number for each partition. ErrTrimmed, ErrMoment.
 func (e *Engine) AsOf(ctx context.Context, m Moment) (*Fleet, error) {
 	past, err := engine.ReadPast(ctx, e.log, m.point, nil)
 	if err != nil {
@@ -76,10 +82,10 @@ func (e *Engine) AsOf(ctx context.Context, m Moment) (*Fleet, error) {
 	return &Fleet{e, past}, nil
 }
 
-// AsOf says up to which event number each partition counts.
+// AsOf returns the number of the last event that counts, by partition.
 func (f *Fleet) AsOf() map[int32]uint64 { return maps.Clone(f.past.AsOf()) }
 
-// List is Engine.List at the moment.
+// List is Engine.List as of the moment.
 func (f *Fleet) List(ctx context.Context, filter Filter) (Page, error) {
 	p, err := f.past.List(ctx, filter.engine())
 	if err != nil {
@@ -92,7 +98,7 @@ func (f *Fleet) List(ctx context.Context, filter Filter) (Page, error) {
 	return page, nil
 }
 
-// Count is Engine.Count at the moment.
+// Count is Engine.Count as of the moment.
 func (f *Fleet) Count(ctx context.Context, filter Filter) (Counts, error) {
 	n, err := f.past.Count(ctx, filter.engine())
 	if err != nil {
@@ -101,7 +107,7 @@ func (f *Fleet) Count(ctx context.Context, filter Filter) (Counts, error) {
 	return countsOf(n, f.past.AsOf()), nil
 }
 
-// Get is Engine.Get at the moment.
+// Get is Engine.Get as of the moment.
 func (f *Fleet) Get(id string) (Instance, error) {
 	i, err := f.past.Get(id)
 	if err != nil {
@@ -117,8 +123,8 @@ type Change struct {
 	To   string // as JSON; "" = is not there
 }
 
-// Diff is what differs in an instance between two moments; all of it, where it did not exist
-// at one of them. ErrNotFound when it existed at neither.
+// Diff returns what differs in an instance between two moments. If it did not exist at one of them,
+// that is all of it. ErrNotFound: it existed at neither.
 func (e *Engine) Diff(ctx context.Context, id string, from, to Moment) ([]Change, error) {
 	var states [2][]byte
 	var missing error
@@ -163,14 +169,14 @@ type Span struct {
 	To   time.Time // zero: it goes on
 }
 
-// History of an instance: what happened, and what goes on.
+// History is that of an instance.
 type History struct {
-	Steps []Step
-	Open  []Span
+	Steps []Step // what happened, oldest first
+	Open  []Span // what had not ended
 }
 
-// History is what happened to an instance up to a moment, who did it, what it waited for and
-// how long; ErrNotFound when it did not exist then.
+// History returns what happened to an instance up to a moment, who did it, what the instance waited
+// for, and how long. ErrNotFound: it did not exist then.
 func (e *Engine) History(ctx context.Context, id string, m Moment) (History, error) {
 	t, err := engine.ReadTimeline(ctx, e.log, e.store, id, m.point)
 	if err != nil {

@@ -21,8 +21,8 @@ func newID() string {
 // idSpace is the name space of IDFrom. It never changes, since ids come from it.
 var idSpace = [16]byte{0x9d, 0x1c, 0x5a, 0x30, 0x4c, 0x7e, 0x5b, 0x8f, 0xa2, 0x61, 0x0e, 0xd4, 0x33, 0x96, 0xb7, 0xc8}
 
-// IDFrom makes an id from a seed, for those that have no id but must come to the same one
-// again: a UUID of version 5. The same seed gives the same id in every program.
+// IDFrom makes an id from a seed: a UUID of version 5. The same seed gives the same id in every
+// program. Use it where there is no natural id, but a repeated call must come to the same one.
 func IDFrom(seed string) string {
 	h := sha1.New() // as version 5 has it; nothing rests on its strength
 	h.Write(idSpace[:])

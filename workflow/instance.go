@@ -12,11 +12,10 @@ import (
 	"github.com/godagger/dagger/internal/machine"
 )
 
-// Status of an instance or a task.
+// Status is that of an instance, or of a task of one.
 type Status string
 
-// The statuses. A task that waits, for a message or for the time of its next attempt, is
-// Executing.
+// The statuses. A task that waits for a message, for a time, or for its next attempt is Executing.
 const (
 	NotStarted  Status = "NOT_STARTED"
 	Submitted   Status = "SUBMITTED"
@@ -28,10 +27,11 @@ const (
 	Quarantined Status = "QUARANTINED" // of an instance: frozen until an operator releases it
 )
 
-// Ended says whether nothing more happens by itself.
+// Ended says whether an instance or a task with this status has ended: nothing more happens to it
+// unless somebody asks for it, with Retry for example.
 func (s Status) Ended() bool { return s == Completed || s == Failure || s == Stopped || s == Skipped }
 
-// Instance is what is known of an instance at a moment.
+// Instance is the state of an instance at a moment.
 type Instance struct {
 	ID         string
 	Definition string
@@ -49,7 +49,7 @@ type Instance struct {
 	Trace      string    // traceparent of its start, as W3C has it; "" = none
 }
 
-// TaskStatus is what is known of a task of an instance.
+// TaskStatus is the state of a task of an instance.
 type TaskStatus struct {
 	Path     string
 	Kind     string // execute, command, listen, decide, at, every, parallel, process
@@ -61,32 +61,34 @@ type TaskStatus struct {
 	Error    string    // of the last attempt that failed
 }
 
-// Filter chooses instances of List and Count. Empty fields choose all.
+// Filter selects instances for List and Count: those that match all its fields. The zero value
+// selects all.
 type Filter struct {
 	Definition string
 	Status     Status
 	IDPrefix   string
 	Limit      int    // of a page of List; 0 = 100, at most 1,000; of large instances 8 MiB
 	Cursor     string // Page.Cursor of the page before; "" = the first
-	// AtLeast waits until the store has folded these event numbers, by partition.
+	// AtLeast makes the call wait until the store contains these event numbers, by partition: to
+	// see in a list what was done before, give it the numbers of the events that did it.
 	AtLeast map[int32]uint64
 }
 
-// Page is a page of List.
+// Page is a part of a list of instances.
 type Page struct {
 	Instances []Instance // oldest first within a partition
 	Cursor    string     // of the next page; "" = this is the last
-	// AsOf says up to which event number the store had folded each partition.
+	// AsOf is the number of the last event that counts, by partition.
 	AsOf map[int32]uint64
 }
 
-// Counts are numbers of instances by definition and status.
+// Counts has numbers of instances, by definition and status.
 type Counts struct {
 	Of   map[string]map[Status]int64
-	AsOf map[int32]uint64
+	AsOf map[int32]uint64 // number of the last event that counts, by partition
 }
 
-// Total is the number of all counted instances.
+// Total is the number of all instances that were counted.
 func (c Counts) Total() (n int64) {
 	for _, of := range c.Of {
 		for _, k := range of {
@@ -96,7 +98,7 @@ func (c Counts) Total() (n int64) {
 	return n
 }
 
-// Get is the instance as it is now, or ErrNotFound.
+// Get returns the instance as it is now, or ErrNotFound.
 func (e *Engine) Get(ctx context.Context, id string) (Instance, error) {
 	i, err := e.run.Get(ctx, id)
 	if err != nil {
@@ -105,8 +107,10 @@ func (e *Engine) Get(ctx context.Context, id string) (Instance, error) {
 	return e.view(i), nil
 }
 
-// List is a page of the instances that the filter chooses, as the store has them: it may be
-// behind by Config.ProjectInterval and says how far it is.
+// List returns the first page of the instances that f selects, or the one after f.Cursor. It reads
+// the store, which may be behind the log by Config.ProjectInterval; Page.AsOf says how far it is.
+// ErrCursor: the cursor does not belong to the filter. *ElsewhereError: a part of the list is in
+// the store of another process, which can't be asked.
 func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
 	p, err := e.run.List(ctx, f.engine())
 	if err != nil {
@@ -119,8 +123,8 @@ func (e *Engine) List(ctx context.Context, f Filter) (Page, error) {
 	return page, nil
 }
 
-// Count is the number of instances that the filter chooses, of all pages, as the
-// store has them.
+// Count counts the instances that f selects, on all pages, as List would find them; f.Limit and
+// f.Cursor do not matter. The errors are those of List.
 func (e *Engine) Count(ctx context.Context, f Filter) (Counts, error) {
 	n, asOf, err := e.run.Count(ctx, f.engine())
 	if err != nil {

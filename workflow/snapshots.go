@@ -10,20 +10,21 @@ import (
 	"github.com/godagger/dagger/projection/snapshot"
 )
 
-// Snapshots is a policy of snapshots: copies of the store's partitions in a bucket, from
-// which an engine with an empty store starts, instead of folding the whole log. The zero
-// value is none. Engines of one application name the same bucket.
+// Snapshots says when copies of the store's partitions are put into a bucket. An engine with an
+// empty store then starts from them, instead of folding the whole log. The zero value takes none.
+// All engines of an application name the same bucket.
 type Snapshots struct {
 	// URL of the bucket: file:DIR, or what is linked; see package projection/snapshot. Bucket
 	// is used instead of opening URL, and is not closed with the engine.
 	URL    string
 	Bucket snapshot.Bucket
 
-	Every time.Duration // between two of a partition that changes; 0 = an hour
-	Keep  int           // of a partition; 0 = 3
-	// Trim lets the log drop events that are needed neither beside the oldest kept snapshot nor
-	// beside this engine's store, nor by a cursor in the bucket. Instances can then be seen as
-	// of an earlier time only as far back as the log goes. Without it nothing is ever dropped.
+	Every time.Duration // between two snapshots of a partition that changes; 0 = an hour
+	Keep  int           // snapshots of each partition; 0 = 3
+	// Trim lets the log drop events once they are in the oldest kept snapshot, in this engine's
+	// store, and no longer needed by a cursor in the bucket (see snapshot.CursorIn). Instances can
+	// then be seen as of an earlier time only as far back as the log goes. Without Trim nothing is
+	// ever dropped.
 	Trim bool
 }
 
@@ -78,11 +79,11 @@ type Rebuilt struct {
 	ByOwner   bool   // the engine that owns the partition has folded it itself
 }
 
-// Rebuild folds partitions of the engine's store again from the log, while the engine works. A
-// store that can build a partition beside the one in use (Pebble) replaces it in one step when
-// it is complete, and an attempt that was cut off goes on with the next call; of any other
-// store the partition is emptied, its owner folds it, and Rebuild waits for that. The first error
-// ends it.
+// Rebuild makes partitions of the engine's store anew from the log, while the engine works. A store
+// that can build a partition beside the one in use (projection.Stager) replaces that in one step at
+// the end; after an error or the end of ctx, the next call goes on with what was built. In any
+// other store the partition is emptied, its owner folds it again, and Rebuild waits for that. The
+// first error ends it.
 func (e *Engine) Rebuild(ctx context.Context, o RebuildOptions) ([]Rebuilt, error) {
 	ctx, end, err := e.errands.begin(ctx)
 	if err != nil {
@@ -100,8 +101,8 @@ func (e *Engine) Rebuild(ctx context.Context, o RebuildOptions) ([]Rebuilt, erro
 	return rebuilt, nil
 }
 
-// RebuildFromSnapshots is Rebuild that begins with the newest valid snapshots in the bucket of
-// Config.Snapshots, where o names no other.
+// RebuildFromSnapshots is Rebuild that begins with the newest valid snapshots in o.Snapshots, or in
+// the bucket of Config.Snapshots. ErrNoSnapshots: there is no bucket.
 func (e *Engine) RebuildFromSnapshots(ctx context.Context, o RebuildOptions) ([]Rebuilt, error) {
 	if o.Snapshots == nil {
 		o.Snapshots = e.snapshots.Bucket
@@ -112,7 +113,7 @@ func (e *Engine) RebuildFromSnapshots(ctx context.Context, o RebuildOptions) ([]
 	return e.Rebuild(ctx, o)
 }
 
-// Snapshot says which copy of a partition there is.
+// Snapshot describes a copy of a partition in the bucket.
 type Snapshot struct {
 	Partition int32
 	AsOf      uint64 // number of the last event that counts
@@ -123,13 +124,14 @@ type Snapshot struct {
 	Object    string // its name in the bucket
 }
 
-// ErrNoSnapshots: the engine has no bucket, Config.Snapshots.
+// ErrNoSnapshots: the engine has no bucket; see Config.Snapshots.
 var ErrNoSnapshots = errors.New("workflow: no bucket for snapshots; Config.Snapshots names one")
 
-// TakeSnapshots copies the partitions that this engine owns (all where it does not run) into the
-// bucket now, removes the oldest copies and trims the log as Config.Snapshots says. Where a
-// partition has not changed since, its newest snapshot is told. RebuildFromSnapshots
-// restores them. progress (or nil) is told how many partitions are done.
+// TakeSnapshots copies the partitions that this engine owns, or all if it does not run, into the
+// bucket now, removes the oldest copies, and trims the log as Config.Snapshots says. It returns the
+// newest snapshot of each of these partitions; that may be an earlier one, where nothing has
+// changed since. RebuildFromSnapshots restores them. progress is called with the number of
+// partitions that are done; it may be nil. ErrNoSnapshots: there is no bucket.
 func (e *Engine) TakeSnapshots(ctx context.Context, progress func(done, total int)) ([]Snapshot, error) {
 	if e.snapshots.Bucket == nil {
 		return nil, ErrNoSnapshots
@@ -161,7 +163,8 @@ func (e *Engine) TakeSnapshots(ctx context.Context, progress func(done, total in
 	return l, nil
 }
 
-// Snapshots are those of this log in the bucket, of each partition the newest first.
+// Snapshots lists the snapshots of this log in the bucket, by partition, the newest first.
+// ErrNoSnapshots: there is no bucket.
 func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) {
 	if e.snapshots.Bucket == nil {
 		return nil, ErrNoSnapshots
@@ -181,13 +184,13 @@ func snapshotOf(m snapshot.Manifest) Snapshot {
 	return Snapshot{m.Partition, m.N, m.Taken, m.Rows, m.Bytes, m.SHA256, m.Object}
 }
 
-// ErrNoCheckpoints: the store can't copy itself into a directory. Snapshots are the way then.
+// ErrNoCheckpoints: the store can't copy itself into a directory. Use snapshots instead.
 var ErrNoCheckpoints = engine.ErrNoCheckpoints
 
-// Checkpoint copies the partitions that the engine's store has into a directory of this machine,
-// each as of one event, while the engine works. The directory must not exist, or be empty; it
-// is then a store of its own, pebble:DIR. Only a store in a directory can do it; any other is
-// ErrNoCheckpoints. After an error the directory is not there, or as it was.
+// Checkpoint copies the partitions of the engine's store into a directory of this machine while the
+// engine works, each as of one event, whose number it returns. The directory must not exist, or
+// be empty; afterwards it is a store of its own, pebble:DIR. After an error it is as it was.
+// ErrNoCheckpoints: only stores in a directory can do this.
 func (e *Engine) Checkpoint(ctx context.Context, dir string) (asOf map[int32]uint64, err error) {
 	if asOf, err = engine.Checkpoint(ctx, e.store, dir); err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", e.told("", err))

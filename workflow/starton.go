@@ -10,7 +10,7 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
-// trigger makes calls of the records of a topic.
+// trigger makes the records of a topic start or stop instances.
 type trigger struct {
 	kind     string // "start" or "stop"
 	topic    string
@@ -32,20 +32,21 @@ func (t *trigger) verb() string {
 	return "StopOn"
 }
 
-// StartOn is a copy of the definition of which the records of a topic start instances, in
-// all engines that have it registered: each record once, whatever dies or is repeated. The
-// function is given the record's value, decoded from JSON, and says the id and the parameters;
-// MessageFrom has the rest of the record. An id that is "" passes the record over, one that
-// has run before starts nothing. For one record it must always give the same id, so it must
-// not make one up; see IDFrom.
+// StartOn returns a copy of the definition whose instances are also started by the records of a
+// topic, by all engines that have it registered: each record once, whatever dies or is repeated.
+// The function gets the record's value, decoded from JSON, and returns the id and the parameters;
+// MessageFrom has the rest of the record. It returns the id "" to ignore a record. If an
+// instance with the id has been started before, nothing happens. For one record it must always
+// return the same id, so it must not make one up at random; see IDFrom.
 //
-// A record that can't be decoded, or for which the function returns an error or panics, goes
-// to the dead-letter topic with the reason, and the next one is looked at. Records of a
-// partition are looked at one after the other, so a slow function holds up those behind.
+// A record that can't be decoded, or for which the function returns an error or panics, goes to
+// the dead-letter topic with the reason, and reading goes on. The records of a partition are read
+// one after the other, so a slow function delays those behind.
 //
-// Reading begins, where no engine ever read, with the first record that is younger than 24
-// hours when the definition is first registered, or where From says. Of several registered
-// versions the highest that has StartOn starts the instances. The only option is From.
+// If no engine has read the topic for this definition before, reading begins with the first record
+// that is younger than 24 hours when the definition is first registered, or where From says. If
+// several versions are registered, the highest that has StartOn starts the instances. From is the
+// only option that StartOn takes.
 func StartOn[P, M any](d *Definition[P], topic string, f func(context.Context, *M) (id string, p P, err error), options ...Option) *Definition[P] {
 	t := trigger{kind: startKind, topic: topic}
 	if f == nil {
@@ -78,12 +79,14 @@ func StartOn[P, M any](d *Definition[P], topic string, f func(context.Context, *
 	return d.on(t, options)
 }
 
-// StopOn is a copy of the definition of which the records of a topic stop instances. The
-// function is given the record's value, decoded from JSON, and says the id; "" passes the
-// record over. All that is said of StartOn holds here too. A record may be read before the one
-// that starts its instance: it is kept for a day, and the instance is stopped as soon as it
-// starts; after that it goes to the dead-letter topic. So does one that names an instance of
-// another definition, or one that was deleted; one that names an ended instance does nothing.
+// StopOn returns a copy of the definition whose instances are also stopped by the records of a
+// topic. The function returns the id of the instance, or "" to ignore the record. Otherwise all
+// that is said of StartOn is true here too.
+//
+// A record may be read before the one that starts its instance. It is kept for a day, and the
+// instance is stopped as soon as it starts; if it does not start, the record goes to the
+// dead-letter topic. So does one that names an instance of another definition, or one that was
+// deleted. A record that names an instance that has ended does nothing.
 func StopOn[P, M any](d *Definition[P], topic string, f func(context.Context, *M) (id string, err error), options ...Option) *Definition[P] {
 	t := trigger{kind: stopKind, topic: topic}
 	if f == nil {
@@ -113,7 +116,7 @@ func StopOn[P, M any](d *Definition[P], topic string, f func(context.Context, *M
 	return d.on(t, options)
 }
 
-// on is a copy with one more trigger.
+// on returns a copy with one more trigger.
 func (d *Definition[P]) on(t trigger, options []Option) *Definition[P] {
 	for _, o := range options {
 		if o.name != fromOption {
@@ -172,20 +175,19 @@ func (c *compiler) triggers(l []trigger) {
 	}
 }
 
-// Beginning says where reading a topic begins that was never read before.
+// Beginning says where reading begins in a topic that was never read before; see From.
 type Beginning int
 
 const (
 	Earliest Beginning = iota + 1 // with the first record that the topic has
-	Latest                        // with the first record that comes after Register
+	Latest                        // with the first record that is written after Register
 )
 
 const fromOption = "From"
 
-// From says where reading the topic of a Listen, a StartOn or a StopOn begins. It counts when
-// the definition's version is registered for the first time: afterwards reading goes on where
-// it was. Without it, reading begins with the first record that is younger than Buffer (24
-// hours).
+// From says where reading begins in the topic of a Listen, a StartOn or a StopOn, when this version
+// of the definition is registered for the first time; later, reading goes on where it was. Without
+// From it begins with the first record that is younger than Buffer (24 hours by default).
 func From(b Beginning) Option {
 	return Option{fromOption, []eventlog.Kind{eventlog.Listen}, func(n *node) {
 		switch b {
@@ -217,16 +219,16 @@ func withMessage(ctx context.Context, m *eventlog.Message) context.Context {
 	return context.WithValue(ctx, messageKey{}, m)
 }
 
-// MessageFrom is the record that a function of a Listen, StartOn or StopOn was called with:
-// its topic, partition, offset, key and headers. It is nil for every other context. It must
-// not be changed.
+// MessageFrom returns the record for which a function of a Listen, StartOn or StopOn was called: its
+// topic, partition, offset, key and headers. It is nil for any other context. The caller must not
+// change it.
 func MessageFrom(ctx context.Context) *eventlog.Message {
 	m, _ := ctx.Value(messageKey{}).(*eventlog.Message)
 	return m
 }
 
-// ErrChanged: a definition is not the one that was registered under its name and version; the
-// error says what differs and which version number is free.
+// ErrChanged: another definition was registered under this name and version. The error says what
+// differs, and which version number is free.
 var ErrChanged = errors.New("workflow: definition changed without a new version")
 
 // changed names the engine's errors of definitions that changed, wherever they are in err.

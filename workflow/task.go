@@ -6,15 +6,16 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
-// Task says which attempt a handler runs.
+// Task identifies an attempt that a handler is called for.
 type Task struct {
 	Definition string
 	Instance   string // id
 	Path       string // e.g. "Delivery/deliver"
 	Attempt    int    // from 1
 	Item       int    // in a ForEach the index of the item, from 0; else -1
-	// IdempotencyKey is the same for all attempts of this start of the task, in whatever
-	// process they run, and of no other. Give it to systems that must not act twice.
+	// IdempotencyKey is the same for all attempts of the task, in whatever process they run, and
+	// different when the task is started again: by Retry, Goto or a ForEach. Give it to systems
+	// that must not act twice.
 	IdempotencyKey string
 }
 
@@ -30,8 +31,8 @@ func withTask(ctx context.Context, a engine.Attempt) context.Context {
 	})
 }
 
-// TaskFrom says for which attempt a handler was called. It is zero for a context that does
-// not come from the engine.
+// TaskFrom returns the attempt that a handler was called for; the zero Task if ctx is not that of a
+// handler.
 func TaskFrom(ctx context.Context) Task {
 	t, _ := ctx.Value(taskKey{}).(Task)
 	return t

@@ -6,13 +6,13 @@ import (
 	"github.com/godagger/dagger/eventlog"
 )
 
-// Propagator carries a trace context between Go's contexts and the two headers of W3C
-// (https://www.w3.org/TR/trace-context/). It must not fail and may be called by several
-// goroutines.
+// Propagator connects Go contexts with the two headers of a W3C trace context
+// (https://www.w3.org/TR/trace-context/). It must not fail, and is called by several goroutines.
+// Package telemetry/otel has one.
 type Propagator interface {
-	// Inject gives the headers of the span that ctx is in; "" when there is none.
+	// Inject returns the headers for the span that ctx is in; "" when there is none.
 	Inject(ctx context.Context) (traceparent, tracestate string)
-	// Extract is ctx in the span of the headers.
+	// Extract returns ctx in the span of the headers.
 	Extract(ctx context.Context, traceparent, tracestate string) context.Context
 }
 
@@ -21,10 +21,10 @@ type (
 	propagatorKey struct{}
 )
 
-// WithTrace is ctx with a trace context: an instance that is started with it belongs to that
-// trace. Its handlers get it back (TraceFrom), and the messages of its Command tasks and its
-// updates carry it as headers. Where Config.Propagator finds a trace context in ctx that
-// counts. One that can't be understood is none.
+// WithTrace returns ctx with a trace context. An instance that is started with it belongs to that
+// trace: its handlers get it back (see TraceFrom), and the messages of its Command tasks and its
+// updates carry it as headers. If Config.Propagator finds a trace context in ctx, that one counts
+// instead. A trace context that can't be understood is ignored.
 func WithTrace(ctx context.Context, traceparent, tracestate string) context.Context {
 	if t := eventlog.NewTrace(traceparent, tracestate); t != nil {
 		return context.WithValue(ctx, traceKey{}, t)
@@ -32,8 +32,8 @@ func WithTrace(ctx context.Context, traceparent, tracestate string) context.Cont
 	return ctx
 }
 
-// TraceFrom is the trace context of ctx: in a handler that of its instance's start, in a
-// function of StartOn or StopOn that of the record; "" when there is none.
+// TraceFrom returns the trace context of ctx: in a handler, that with which the instance was
+// started; in a function of StartOn or StopOn, that of the record; "" when there is none.
 func TraceFrom(ctx context.Context) (traceparent, tracestate string) {
 	if t, _ := ctx.Value(traceKey{}).(*eventlog.Trace); t != nil {
 		return t.Parent, t.State

@@ -7,15 +7,16 @@ import (
 	"github.com/godagger/dagger/internal/engine"
 )
 
-// VerifyOptions say what Verify compares. The zero value compares what this engine has.
+// VerifyOptions say what Verify compares. The zero value compares what this engine owns.
 type VerifyOptions struct {
-	// Partitions; nil: those that this engine owns, and all where it does not run.
+	// Partitions to compare; nil: those that this engine owns, or all if it does not run.
 	Partitions []int32
-	// Progress is told how many offsets of how many of a partition are read; may be nil.
+	// Progress is called with the offsets of a partition that are read (done) and that there are
+	// (total). It may be nil.
 	Progress func(partition int32, done, total int64)
 }
 
-// Verified is what Verify found.
+// Verified counts what Verify found.
 type Verified struct {
 	Partitions  int
 	Events      int64            // folded
@@ -26,17 +27,17 @@ type Verified struct {
 	First       []Difference     // the first ten
 }
 
-// Difference is a row of the store that is not what the log says.
+// Difference is a row of the store that is not as the log says.
 type Difference struct {
 	Partition int32
 	Text      string   // which row, and how
 	Changes   []Change // from what the log says to what the store has
 }
 
-// Verify folds the log from its beginning and compares the store with it, byte for byte, while
-// engines work: each partition as of the event at which it was read. It changes nothing, and needs
-// memory for the rows of one partition. Instances in quarantine are compared by id only. A
-// difference is no error; Rebuild makes the store anew.
+// Verify folds the log from its beginning and compares the store with the result, byte for byte,
+// while engines work: each partition as of the event at which it was read. It changes nothing,
+// and keeps the rows of one partition in memory. Of instances in quarantine only the ids are
+// compared. Differences are counted; they are no error. Rebuild mends them.
 func (e *Engine) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 	ctx, done, err := e.errands.begin(ctx)
 	if err != nil {
