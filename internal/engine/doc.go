@@ -52,6 +52,7 @@
 //	                       the index of which events name which instance
 //	runner.go, runner_io.go
 //	                       the goroutine and the I/O of an owner
+//	await.go               how it waits for quick handlers before the next turn
 //	forward.go             phase 6
 //	fenced.go, steady.go   why a store refused an owner; how long a failing store is asked again
 //

@@ -52,6 +52,9 @@ type (
 		topicID string // that the offset belongs to; "" = none yet
 	}
 	opIdle struct{ until int64 } // wait for input, or for the time; 0 = input only
+	// opAwait lets the effects of the turn begin before the next one is decided, and waits a moment
+	// for the results of so many handlers that it starts.
+	opAwait struct{ started int }
 	opFail struct{ err error }   // the owner is finished
 )
 

@@ -17,6 +17,12 @@ func (o *owner) committed() op {
 		o.block.note(e)
 	}
 	o.turn, o.done = nil, nil
+	// A turn that was decided at once would be without the results of these, and they would wait for
+	// all of its transaction.
+	if n := len(o.effects.start); n > 0 && !o.leaving {
+		o.phase = ready
+		return opAwait{started: n}
+	}
 	return o.loop()
 }
 

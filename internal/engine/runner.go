@@ -50,6 +50,7 @@ type runner struct {
 	scanFrom  int64     // of the due index
 	dropsLook time.Time // when blocks that the log has dropped were looked for
 	next      time.Time // when the store is brought up to date next
+	await     await
 }
 
 // mail is what came in since the last step.
@@ -65,7 +66,7 @@ type mail struct {
 }
 
 func (e *Engine) newRunner(partition int32) *runner {
-	r := &runner{e: e, partition: partition, wake: make(chan struct{}, 1), logger: e.logger.With("partition", partition)}
+	r := &runner{e: e, partition: partition, wake: make(chan struct{}, 1), await: newAwait(), logger: e.logger.With("partition", partition)}
 	r.room = sync.NewCond(&r.mu)
 	r.o = newOwner(ownerConfig{
 		app: e.log.App(), partition: partition, partitions: e.log.Partitions(), worker: e.cfg.Worker, address: e.cfg.Address,
@@ -123,7 +124,18 @@ func (r *runner) leave(u unit) {
 }
 
 // result takes what the pool has for this partition.
-func (r *runner) result(u unit) { r.post(func(m *mail) { m.results = append(m.results, u) }) }
+func (r *runner) result(u unit) {
+	r.mu.Lock()
+	r.mail.results = append(r.mail.results, u)
+	r.mu.Unlock()
+	if r.await.came() {
+		return
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
 
 // run owns the partition until ctx ends. It returns when nothing of it runs any more.
 func (r *runner) run(ctx context.Context) {
@@ -132,6 +144,9 @@ func (r *runner) run(ctx context.Context) {
 	backoff, worked := backoffMin, false
 	next := r.o.restart()
 	for {
+		if x, is := next.(opAwait); is {
+			r.await.expect(x.started)
+		}
 		r.dispatch(r.o.takeEffects())
 		if f, failed := next.(opFail); failed {
 			r.release(f.err)
@@ -293,6 +308,8 @@ func (r *runner) do(ctx context.Context, next op) (res result) {
 	switch x := next.(type) {
 	case opIdle:
 		return r.idle(ctx, x.until)
+	case opAwait:
+		r.await.wait(ctx, x.started)
 	case opAppend:
 		r.began, r.events = time.Now(), len(x.events)
 		if res.offset, res.err = r.log.Append(r.life, x.events, x.types, x.messages); res.err != nil {
@@ -300,6 +317,7 @@ func (r *runner) do(ctx context.Context, next op) (res result) {
 		}
 	case opCommit:
 		res.err = r.log.Commit(r.life)
+		r.await.took = time.Since(r.began)
 		r.turned(res.err)
 	case opAbort:
 		res.err = r.log.Abort(r.life)

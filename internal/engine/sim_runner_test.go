@@ -255,6 +255,8 @@ func (r *simRunner) do(next op) {
 				r.wake()
 			}
 		})
+	case opAwait:
+		r.do(opIdle{until: r.wk.clock() + w.between(0, 3)})
 	case opProve:
 		r.call(func() result {
 			if w.assign[p] != r.wk.index && !w.fault(w.env.stale) {
