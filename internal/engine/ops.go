@@ -55,7 +55,7 @@ type (
 	// opAwait lets the effects of the turn begin before the next one is decided, and waits a moment
 	// for the results of so many handlers that it starts.
 	opAwait struct{ started int }
-	opFail struct{ err error }   // the owner is finished
+	opFail  struct{ err error } // the owner is finished
 )
 
 type op any
