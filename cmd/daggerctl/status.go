@@ -71,7 +71,7 @@ func statusOf(ctx context.Context, err error) int {
 		return statusNotFound
 	case errors.Is(err, eventlog.ErrInUse), errors.Is(err, projection.ErrInUse):
 		return statusUnreachable
-	case errors.Is(err, engine.ErrCursor):
+	case errors.Is(err, engine.ErrCursor), errors.Is(err, engine.ErrPoint):
 		return statusUsage
 	}
 	return statusFailed

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -33,7 +35,7 @@ const (
 )
 
 // ErrPoint: the point does not fit what is asked for.
-var ErrPoint = errors.New("engine: this point names one partition; give a time, or a number for each partition")
+var ErrPoint = errors.New("engine: this moment is not one of what is asked for")
 
 // ErrTrimmed: the log has dropped its oldest events, which are needed for it.
 var ErrTrimmed = errors.New("engine: the log was trimmed")
@@ -71,6 +73,17 @@ func (p Point) of(partition int32) Point {
 		return AtOffset(int64(n))
 	}
 	return AtEvent(n)
+}
+
+// fits refuses a point that names a partition which the log has not: as if it were not named, the
+// answer would be of now.
+func (p Point) fits(partitions int32) error {
+	for _, n := range slices.Sorted(maps.Keys(p.ns)) {
+		if n < 0 || n >= partitions {
+			return fmt.Errorf("%w: it names partition %d, and the log has the partitions 0 to %d", ErrPoint, n, partitions-1)
+		}
+	}
+	return nil
 }
 
 // covers says whether an event counts; the point is one of a partition.
@@ -221,6 +234,9 @@ func (s *finder) guess(ctx context.Context, p Point) int64 {
 // without a store the partition.
 // ErrNotFound: the instance did not exist then. ErrTrimmed: the events that would tell are gone.
 func ReadInstanceAt(ctx context.Context, log eventlog.Log, store projection.Store, id string, p Point) (*machine.Instance, *machine.Plan, error) {
+	if err := p.fits(log.Partitions()); err != nil {
+		return nil, nil, err
+	}
 	f := newFold(log.Partitions(), id)
 	if p = p.of(f.partition); p.IsNow() {
 		return ReadInstance(ctx, log, store, id)

@@ -22,7 +22,10 @@ type Past struct {
 // offsets of a partition are read.
 func ReadPast(ctx context.Context, log eventlog.Log, p Point, progress func(partition int32, done int64)) (*Past, error) {
 	if p.by == pointEvent || p.by == pointOffset {
-		return nil, ErrPoint
+		return nil, fmt.Errorf("%w: it names one partition; give a time, or a number for each partition", ErrPoint)
+	}
+	if err := p.fits(log.Partitions()); err != nil {
+		return nil, err
 	}
 	past := &Past{asOf: map[int32]uint64{}, views: map[int32]*pastView{}}
 	for partition := range log.Partitions() {

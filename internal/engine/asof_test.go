@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,6 +174,18 @@ func TestPast(t *testing.T) {
 	}
 	if _, err := ReadPast(ctx, log, AtEvent(3), nil); !errors.Is(err, ErrPoint) {
 		t.Errorf("a number for all partitions: %v", err)
+	}
+	// A partition that is not there is not passed over.
+	for name, p := range map[string]Point{"events": AtEvents(map[int32]uint64{0: 1, 99: 1}), "offsets": AtOffsets(map[int32]uint64{-1: 1})} {
+		_, past := ReadPast(ctx, log, p, nil)
+		_, _, get := ReadInstanceAt(ctx, log, nil, "i-00", p)
+		_, history := ReadTimeline(ctx, log, nil, "i-00", p)
+		_, between := ReadEventsBetween(ctx, log, nil, "i-00", Point{}, p)
+		for what, err := range map[string]error{"all": past, "one": get, "history": history, "between": between} {
+			if !errors.Is(err, ErrPoint) || !strings.Contains(err.Error(), "the log has the partitions 0 to 3") {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
 	}
 }
 

@@ -62,6 +62,9 @@ type Timeline struct {
 // ReadTimeline reads the history of an instance up to a point; store, which may be nil, says where
 // its events are. ErrNotFound: it did not exist then.
 func ReadTimeline(ctx context.Context, log eventlog.Log, store projection.Store, id string, p Point) (*Timeline, error) {
+	if err := p.fits(log.Partitions()); err != nil {
+		return nil, err
+	}
 	partition := eventlog.PartitionOf(id, log.Partitions())
 	s, err := newFinder(ctx, log, partition)
 	if err != nil {
@@ -284,6 +287,9 @@ func textOf(ev *eventlog.Event) string {
 // ReadEventsBetween are the events about an instance that to covers and from does not; store, which
 // may be nil, says where they are.
 func ReadEventsBetween(ctx context.Context, log eventlog.Log, store projection.Store, id string, from, to Point) ([]*eventlog.Event, error) {
+	if err := cmpErr(from.fits(log.Partitions()), to.fits(log.Partitions())); err != nil {
+		return nil, err
+	}
 	partition := eventlog.PartitionOf(id, log.Partitions())
 	s, err := newFinder(ctx, log, partition)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // ErrCursor: the cursor is not one of this filter.
-var ErrCursor = errors.New("engine: the cursor belongs to another filter")
+var ErrCursor = errors.New("engine: the cursor is not one of this list")
 
 // List returns a page of instances, oldest first, as the store has them. Page.AsOf says up
 // to which event of each partition that is; between pages the store goes on. What is in the
@@ -105,8 +105,11 @@ func (f *Filter) after() (p position, err error) {
 		return p, nil
 	}
 	data, err := base64.RawURLEncoding.DecodeString(f.Cursor)
-	if err != nil || json.Unmarshal(data, &p) != nil || p.Filter != f.hash() {
-		return p, ErrCursor
+	if err != nil || json.Unmarshal(data, &p) != nil {
+		return p, fmt.Errorf("%w: it can't be read; give it as the page before had it, or leave it out for the first page", ErrCursor)
+	}
+	if p.Filter != f.hash() {
+		return p, fmt.Errorf("%w: it goes on with a list of other definitions, statuses or ids; ask with the filter of the page before, or leave it out for the first page", ErrCursor)
 	}
 	return p, nil
 }

@@ -398,7 +398,7 @@ func TestReadsOfTheStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range []Filter{{Cursor: page.Cursor, Status: "X"}, {Cursor: "nonsense"}, {Cursor: "!"}} {
-		if _, err := idle.List(t.Context(), f); err != ErrCursor {
+		if _, err := idle.List(t.Context(), f); !errors.Is(err, ErrCursor) {
 			t.Errorf("cursor of another filter: %v", err)
 		}
 	}
