@@ -62,10 +62,23 @@ func (e *env) openLog(ctx context.Context) (eventlog.Log, error) {
 	}
 	log, err := eventlog.Open(ctx, opened(raw))
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, unreachable(typed{err, raw})
 	}
 	return log, nil
 }
+
+// typed is an error of opening a log that shows its URL as it was typed.
+type typed struct {
+	error
+	raw string
+}
+
+func (t typed) Error() string {
+	added := strings.TrimPrefix(opened(t.raw), t.raw)
+	return strings.Replace(t.error.Error(), added+": ", ": ", 1)
+}
+
+func (t typed) Unwrap() error { return t.error }
 
 // opened is the URL with which a log is opened that must exist: a mistake in the name of an
 // application must not create its topics.

@@ -22,6 +22,27 @@ import (
 	"github.com/godagger/dagger/workflow"
 )
 
+// TestKafkaURLAsTyped: an error of opening the log names it as it was typed.
+func TestKafkaURLAsTyped(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	base := "kafka://" + c.ListenAddrs()[0] + "/mistyped"
+	for typed, shown := range map[string]string{
+		base:                                 base,
+		base + "?partitions=2":               base + "?partitions=2",
+		base + "?create=false&client-id=ctl": base + "?create=false&client-id=ctl",
+	} {
+		var out, errs bytes.Buffer
+		status := run(t.Context(), []string{"list", "--log", typed, "--store", "mem:"}, &out, &errs, func(string) string { return "" })
+		if status != statusNotFound || !strings.Contains(errs.String(), shown+": ") {
+			t.Errorf("%s: status %d, %q", typed, status, errs.String())
+		}
+	}
+}
+
 // TestKafka uses the verbs on the brokers that KAFKA_BROKERS names, or on a fake one, while
 // an engine runs there and after it: the log can be read by anybody, a Pebble store is held
 // by its worker.

@@ -105,6 +105,8 @@ func parseWith(u *url.URL, o Options) (config, error) {
 	if u.User != nil {
 		clean.User = url.User(u.User.Username())
 	}
+	// Whether topics were to be made says nothing of which log it is.
+	clean.RawQuery = strings.Join(slices.DeleteFunc(strings.Split(u.RawQuery, "&"), func(p string) bool { return strings.HasPrefix(p, "create=") }), "&")
 	c.url = clean.String()
 	if len(errs) > 0 {
 		return c, fmt.Errorf("%w: %w", eventlog.ErrURL, errors.Join(errs...))

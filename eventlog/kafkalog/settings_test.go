@@ -123,7 +123,7 @@ func TestURL(t *testing.T) {
 			t.Errorf("the password stands in the error: %v", err)
 		}
 	}
-	u, err := url.Parse("kafka://u:sesame@h/app?sasl=scram-sha-512&partitions=4")
+	u, err := url.Parse("kafka://u:sesame@h/app?sasl=scram-sha-512&create=false&partitions=4")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestURL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.seeds[0] != "h:9092" || c.partitions != 4 || c.app != "app" || c.sasl.Name() != "SCRAM-SHA-512" || strings.Contains(c.url, "sesame") {
+	if c.seeds[0] != "h:9092" || c.partitions != 4 || c.app != "app" || c.sasl.Name() != "SCRAM-SHA-512" || c.create || c.url != "kafka://u@h/app?sasl=scram-sha-512&partitions=4" {
 		t.Errorf("parsed %+v", c)
 	}
 }
