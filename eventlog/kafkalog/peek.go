@@ -30,7 +30,7 @@ type peek struct {
 }
 
 const (
-	peekBytes = 64 << 10 // of the first fetch
+	peekBytes = 32 << 10 // of the first fetch
 	mostPeek  = 1 << 20  // each fetch is twice as large as the one before, up to this
 	// peekPause is the longest time between two questions for what is not there yet.
 	peekPause = 250 * time.Millisecond
