@@ -175,6 +175,9 @@ func (p *Parameters) Addresses(u *url.URL, port string, more ...string) (list []
 		more = append(strings.Split(u.Host, ","), more...)
 	}
 	for _, addr := range more {
+		if strings.Count(addr, ":") > 1 && !strings.Contains(addr, "[") {
+			p.refuse("%q: an IPv6 address is written in brackets, as in [::1]:%s", addr, port)
+		}
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			addr = net.JoinHostPort(strings.Trim(addr, "[]"), port)
 		}

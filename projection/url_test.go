@@ -44,6 +44,7 @@ func TestParameters(t *testing.T) {
 		"x://h?count=8":                                "number from 1 to 7",
 		"x://s3cret@h":                                 "user:password@",
 		"x://h?addr=:":                                 "no host:port",
+		"x://h?addr=::1:2":                             "written in brackets, as in [::1]:1",
 		"x://me:s3cret@h?password_file=" + file:        "and a password_file",
 		"x://h?password_file=/none":                    "password_file: open",
 		"x://h?wait=5&name=a&name=b":                   "given 2 times", // the first that is read
