@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -29,9 +30,21 @@ const asProgram = "PIZZA_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		main()
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, heard{os.Stdout, os.NewFile(3, "heard")}, os.Stderr))
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// heard is an output of lines that goes on only when its reader has said, by a byte for each, that
+// it has them: however slow the test is, the program is not done before it is killed.
+type heard struct{ out, by *os.File }
+
+func (h heard) Write(p []byte) (int, error) {
+	n, err := h.out.Write(p)
+	if err == nil {
+		_, err = io.ReadFull(h.by, make([]byte, bytes.Count(p, []byte("\n"))))
+	}
+	return n, err
 }
 
 // program runs the program as a process and kills it as soon as it has reported the given
@@ -49,7 +62,13 @@ func program(t *testing.T, done map[string]bool, kill int, args ...string) (stdo
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	by, hears, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hears.Close()
+	cmd.ExtraFiles = []*os.File{by}
+	if err := errors.Join(cmd.Start(), by.Close()); err != nil {
 		t.Fatal(err)
 	}
 	var all strings.Builder
@@ -61,6 +80,9 @@ func program(t *testing.T, done map[string]bool, kill int, args ...string) (stdo
 			if news++; news == kill {
 				cancel()
 			}
+		}
+		if ctx.Err() == nil {
+			_, _ = hears.Write([]byte{0}) // one that has ended does not care
 		}
 	}
 	if err = cmd.Wait(); err != nil && ctx.Err() == nil {

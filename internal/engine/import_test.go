@@ -69,7 +69,8 @@ func TestImport(t *testing.T) {
 		}
 		return price(ctx, a)
 	}
-	e, stop := runEngine(t, log, memStore(t), code)
+	first := memStoreOf(t, 4)
+	e, stop := runEngine(t, log, first, code)
 	start := func(id, order string) {
 		t.Helper()
 		if a, err := startOrder(ctx, e, id, order); err != nil || a.Answer != machine.OK {
@@ -116,9 +117,11 @@ func TestImport(t *testing.T) {
 		}
 		return n == 5
 	})
+	until(t, ctx, "the relay has told of the last message", func() bool { return kept(t, first) == 5 })
 	if a, err := e.Call(ctx, &eventlog.Request{Type: eventlog.StopInstance, ID: "i-09"}); err != nil || a.Answer != machine.OK {
 		t.Fatalf("stop: %+v, %v", a, err)
 	}
+	untilAtRest(t, log, first)
 	settledLog(ctx, t, log)
 	stop()
 	close(hold)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/godagger/dagger/eventlog"
@@ -197,6 +198,10 @@ func (o *refusingOwner) Append(ctx context.Context, events [][]byte, types []eve
 
 // TestUpdatesRefused: where the log takes no updates the instances go on without.
 func TestUpdatesRefused(t *testing.T) {
+	synctest.Test(t, testUpdatesRefused) // all within one moment
+}
+
+func testUpdatesRefused(t *testing.T) {
 	log := &refusing{Log: memLog(t)}
 	log.refuse.Store(true)
 	e := runUpdates(t, log, executeCode(t, "One", 1, func(context.Context, Attempt) (Outcome, error) { return Outcome{}, nil }))

@@ -42,23 +42,30 @@ func ordersDone(t *testing.T, log eventlog.Log, store projection.Store) {
 	if a, err := e.Call(ctx, &eventlog.Request{Type: eventlog.StopInstance, ID: "i-29"}); err != nil || a.Answer != machine.OK {
 		t.Fatalf("stop: %+v, %v", a, err)
 	}
-	until(t, ctx, "all messages are kept", func() bool {
-		n := 0
-		for p := range log.Partitions() {
-			v, err := store.View(ctx, p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rows, _, err := scanAll(ctx, v, projection.KindKept, nil, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			n += len(rows)
-		}
-		return n == 30
-	})
+	until(t, ctx, "all messages are kept", func() bool { return kept(t, store) == 30 })
 	untilAtRest(t, log, store)
 	stop()
+}
+
+// kept is how many messages wait for somebody, by the store.
+func kept(t *testing.T, store projection.Store) (n int) {
+	t.Helper()
+	partitions, err := store.Partitions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range partitions {
+		v, err := store.View(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, _, err := scanAll(t.Context(), v, projection.KindKept, nil, nil)
+		if err = errors.Join(err, v.Close()); err != nil {
+			t.Fatal(err)
+		}
+		n += len(rows)
+	}
+	return n
 }
 
 // untilAtRest waits until what partitions tell each other and what they were asked is in their
