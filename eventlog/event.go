@@ -33,10 +33,10 @@ const (
 	MessageBuffered     Type = "MessageBuffered"     // kept in the instance for a listener that is not free yet
 	BufferExpired       Type = "BufferExpired"       // a buffered message outlived its time
 	ListenerFull        Type = "ListenerFull"        // too many buffered: the message goes back, the subscription ends
-	InstanceCompleted   Type = "InstanceCompleted"   //
+	InstanceCompleted   Type = "InstanceCompleted"   // its last task has ended
 	InstanceFailed      Type = "InstanceFailed"      // Path is the task that failed for good
 	InstanceStopping    Type = "InstanceStopping"    // on-stop handlers run before InstanceStopped
-	InstanceStopped     Type = "InstanceStopped"     //
+	InstanceStopped     Type = "InstanceStopped"     // nothing of it starts any more
 	InstanceRetried     Type = "InstanceRetried"     // a failed instance goes on from the failed task
 	InstanceQuarantined Type = "InstanceQuarantined" // the fold or a decision failed; the instance is frozen
 	InstanceReset       Type = "InstanceReset"       // State replaces the frozen state
@@ -56,21 +56,21 @@ const (
 
 // Events of a correlation key (Topic, Key, Value).
 const (
-	SubscriptionAdded   Type = "SubscriptionAdded"
-	SubscriptionRemoved Type = "SubscriptionRemoved"
-	MessageKept         Type = "MessageKept"     // nobody waits: kept until Expires
-	MessageMatched      Type = "MessageMatched"  // given to waiters; provisional until acknowledged
-	FanOutPage          Type = "FanOutPage"      // the next waiters of a matched message
-	MessageReturned     Type = "MessageReturned" // one waiter could not take it
-	MessageExpired      Type = "MessageExpired"  // dead-lettered
-	DeliveriesAcked     Type = "DeliveriesAcked" // partition From has decided all deliveries up to Upto
+	SubscriptionAdded   Type = "SubscriptionAdded"   // an instance waits for messages of the key
+	SubscriptionRemoved Type = "SubscriptionRemoved" // it no longer does
+	MessageKept         Type = "MessageKept"         // nobody waits: kept until Expires
+	MessageMatched      Type = "MessageMatched"      // given to waiters; provisional until acknowledged
+	FanOutPage          Type = "FanOutPage"          // the next waiters of a matched message
+	MessageReturned     Type = "MessageReturned"     // one waiter could not take it
+	MessageExpired      Type = "MessageExpired"      // dead-lettered
+	DeliveriesAcked     Type = "DeliveriesAcked"     // partition From has decided all deliveries up to Upto
 )
 
 // Event is one entry of the events topic: a fact that no later event changes. One flat
 // struct serves all types; which fields a type uses is in docs/event-log.md.
 //
-// N counts the events of the partition without gaps and starts at 1, Seq those of the
-// instance. At is in milliseconds since 1970 UTC and never goes back within a partition.
+// N numbers the events of the partition, from 1 and without gaps; Seq numbers those of the
+// instance. Times are in milliseconds since 1970 UTC; At never goes back within a partition.
 type Event struct {
 	V    int    `json:"v"` // version of the type, from 1
 	N    uint64 `json:"n"`
@@ -78,7 +78,7 @@ type Event struct {
 	At   int64  `json:"at"`
 
 	ID      string `json:"id,omitempty"`      // instance
-	Seq     uint64 `json:"seq,omitempty"`     //
+	Seq     uint64 `json:"seq,omitempty"`     // number of the event in its instance
 	Run     uint64 `json:"run,omitempty"`     // event number of the run's InstanceStarted
 	Prev    uint64 `json:"prev,omitempty"`    // number of the event before it that changed what the partition knows of the id; 0 = nothing was known
 	Path    string `json:"path,omitempty"`    // task, e.g. "Order/ready"

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Errors that a caller branches on. A driver wraps them with what it knows.
+// Errors that a caller can tell apart with errors.Is. A driver wraps them with details.
 var (
 	// ErrFenced: another owner has taken the partition. The Owner is finished.
 	ErrFenced = errors.New("eventlog: fenced by another owner")
@@ -35,8 +35,9 @@ var (
 	ErrClosed = errors.New("eventlog: closed")
 )
 
-// RefusedError says that the log refused one record of a user's topic (too large, no such
-// topic, not authorised). The transaction must be aborted; nothing of it is visible.
+// RefusedError is returned by Owner.Append when the log refuses one of the messages: it is too
+// large, its topic does not exist, or writing to it is not allowed. The transaction must be
+// aborted; nothing of it is visible.
 type RefusedError struct {
 	Index int // in the messages given to Append
 	Err   error
@@ -45,7 +46,7 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return "append message: " + e.Err.Error() }
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// PayloadWarning is the size in bytes above which a payload is logged as large.
+// PayloadWarning is the size in bytes from which on the engine logs that a payload is large.
 const PayloadWarning = 256 << 10
 
 // Header is a record header.
@@ -54,8 +55,8 @@ type Header struct {
 	Value []byte `json:"value"`
 }
 
-// Record is a record of a topic. Readers own what Reader.Next gave them; writers give their
-// slices away until the call returns.
+// Record is a record of a topic. What Reader.Next returned belongs to the caller. Who writes records
+// must not change their slices until the call has returned.
 type Record struct {
 	Topic     string    `json:"topic"`
 	Partition int32     `json:"partition,omitempty"` // Publish and messages: -1 = by Key (murmur2), or any where Key is nil
@@ -66,13 +67,13 @@ type Record struct {
 	Headers   []Header  `json:"headers,omitempty"`
 }
 
-// Partition is what is known of one partition of a topic.
+// Partition describes a partition of a topic, at the time of a call of Log.Topic.
 type Partition struct {
 	Start int64 // first offset that can be read
 	End   int64 // offset of the next record
 }
 
-// Topic is what is known of a topic.
+// Topic describes a topic, at the time of a call of Log.Topic.
 type Topic struct {
 	Name       string
 	ID         string // another one after the topic was deleted and created again
@@ -80,13 +81,19 @@ type Topic struct {
 	MaxRecord  int // bytes of key, value and headers that fit
 }
 
-// Names of an application's own topics.
-func RequestsTopic(app string) string    { return app + ".requests" }
-func EventsTopic(app string) string      { return app + ".events" }
-func DefinitionsTopic(app string) string { return app + ".definitions" }
-func DeadLetterTopic(app string) string  { return app + ".deadletter" }
+// RequestsTopic is the name of the topic in which an application's requests are.
+func RequestsTopic(app string) string { return app + ".requests" }
 
-// Isolation of a reader.
+// EventsTopic is the name of the topic in which an application's events are.
+func EventsTopic(app string) string { return app + ".events" }
+
+// DefinitionsTopic is the name of the topic in which an application's definitions are.
+func DefinitionsTopic(app string) string { return app + ".definitions" }
+
+// DeadLetterTopic is the name of the topic for what nobody could take.
+func DeadLetterTopic(app string) string { return app + ".deadletter" }
+
+// Isolation says which records a reader gets.
 type Isolation int
 
 const (
@@ -94,59 +101,62 @@ const (
 	ReadUncommitted                  // everything; an open transaction does not stop the reader
 )
 
-// Log is an ordered, durable log with topics and partitions: Kafka, or the embedded one.
-// A Log belongs to one application; opening it made sure that the application's own topics
-// exist with the right settings (requests and events: the same fixed partition count;
-// definitions: compacted, one partition; deadletter: one partition). All methods may be
-// called concurrently. Cancelling a context ends the call with the context's cause; a write
-// may then have happened or not.
+// Log is an ordered, durable log with topics and partitions. It belongs to one application: opening
+// it has made sure that the application's own topics exist with the right settings. Requests and
+// events have the same fixed number of partitions; definitions and dead letters have one, and
+// definitions are compacted. All methods may be called concurrently. When a context ends, the call
+// ends with the context's cause; a write may then have happened or not.
 type Log interface {
+	// App is the name of the application.
 	App() string
-	// Partitions is the fixed count of partitions of requests and events.
+	// Partitions is the fixed number of partitions of requests and events.
 	Partitions() int32
 	// URL is how the log was opened, without secrets.
 	URL() string
 
-	// EnsureTopic creates a user's topic unless it exists. It does not change an existing one.
+	// EnsureTopic creates a user's topic if it does not exist. It does not change one that does.
 	EnsureTopic(ctx context.Context, name string, partitions int32) error
-	// Topic describes a topic, or ErrNoTopic. End is that of isolation ReadUncommitted.
-	// ErrPartitions: it is the application's own, and was created again with fewer partitions.
+	// Topic describes a topic. The End of a partition is that for ReadUncommitted. ErrNoTopic.
+	// ErrPartitions: the topic is the application's own, and was created again with fewer
+	// partitions.
 	Topic(ctx context.Context, name string) (Topic, error)
-	// OffsetAt is the first offset of each partition whose record is not older than t; the
-	// end where there is none.
+	// OffsetAt returns, for each partition, the offset of the first record that is not older than
+	// t, or the end if there is none.
 	OffsetAt(ctx context.Context, name string, t time.Time) ([]int64, error)
-	// Publish appends records, idempotently and in order for each partition, and returns
-	// when all are durable. After an error any prefix for each partition may have been
-	// written. ErrTooLarge and ErrNoTopic: nothing was written.
+	// Publish appends records, in order for each partition and each once, and returns when all
+	// are durable. ErrTooLarge and ErrNoTopic: nothing was written. After another error, the
+	// first records for each partition, or none, may have been written.
 	Publish(ctx context.Context, records ...Record) error
-	// Publisher is Publish with a producer of its own, for a relay or forwarder: after an
-	// error it sends nothing more; close it and take a new one.
+	// Publisher makes a producer of its own, for those who must know that nothing is sent any more
+	// after an error: relays and forwarders.
 	Publisher(ctx context.Context) (Publisher, error)
-	// Read reads one partition from an offset on. ErrOffsetGone below the start. topicID is
-	// the Topic.ID that the offset belongs to; if the topic has another, ErrTopicChanged.
-	// An empty topicID skips that check.
+	// Read reads a partition from an offset on. ErrOffsetGone: the offset is below the start.
+	// topicID is the Topic.ID that the offset was taken from; if the topic has another id now, the
+	// error is ErrTopicChanged. "" skips that check.
 	Read(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation Isolation) (Reader, error)
 
-	// Join makes this process a member of a consumer group that shares out the partitions of
-	// a topic. Members of one process count as several.
+	// Join makes this process a member of a consumer group, which divides the partitions of a topic
+	// among its members. A process may join several times; each time counts as a member.
 	Join(ctx context.Context, group, topic string) (Member, error)
-	// Own shuts out every earlier owner of the partition and aborts what it left open.
+	// Own makes the caller the owner of a partition of the events topic: every earlier owner is
+	// shut out, and what it left uncommitted is aborted.
 	Own(ctx context.Context, partition int32) (Owner, error)
 
-	// DeleteRecords lets the log drop the records of a partition below an offset.
+	// DeleteRecords allows the log to drop the records of a partition below an offset.
 	DeleteRecords(ctx context.Context, topic string, partition int32, below int64) error
-	// Close waits until nothing of the log runs any more.
+	// Close ends what the log does, and waits for it.
 	Close() error
 }
 
-// Peeker is a Log whose Read fetches more at once than somebody needs who looks for a record by
-// its place. Read does it for a Log that is none.
+// Peeker is implemented by a Log whose Read fetches more at once than somebody needs who wants only
+// a few records. Without it, use Read.
 type Peeker interface {
-	// Peek is Read by small pieces.
+	// Peek is Read in small pieces.
 	Peek(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation Isolation) (Reader, error)
 }
 
-// Publisher appends records in order; it stops for good at the first error.
+// Publisher appends records in order. After its first error it sends nothing more: close it, and
+// take a new one.
 type Publisher interface {
 	Publish(ctx context.Context, records ...Record) error
 	Close() error
@@ -154,38 +164,38 @@ type Publisher interface {
 
 // Reader reads one partition in order.
 type Reader interface {
-	// Next waits until there is something and returns the next records and the offset from
-	// which a later reader goes on. There may be none when only transaction markers or
-	// aborted records were passed.
+	// Next waits for records, and returns them and the offset at which a later reader would go on.
+	// It may return none, when it has passed only transaction markers or aborted records.
 	Next(ctx context.Context) (records []Record, next int64, err error)
 	Close() error
 }
 
-// Member is a membership of a consumer group. The group only assigns: it protects nothing.
+// Member is a membership in a consumer group. The group only assigns partitions; it does not keep
+// others from using them. See Owner for that.
 type Member interface {
-	// Assigned waits until the assignment differs from what the last call returned, and
-	// returns it. The next call says that the change is in force: partitions that were
-	// taken away are no longer used. A rebalance waits for it, for two seconds at most.
+	// Assigned waits until the assigned partitions differ from those that the last call returned,
+	// and returns them. Calling it again says that the caller has stopped using partitions that
+	// were taken away; a rebalance waits for that, but no longer than two seconds.
 	Assigned(ctx context.Context) ([]int32, error)
-	// Commit stores the offset for a partition. ErrNotMember when another may have it.
+	// Commit stores an offset for a partition. ErrNotMember: another member may have it.
 	Commit(ctx context.Context, partition int32, offset int64) error
-	// Committed is the stored offset, or -1.
+	// Committed returns the stored offset, or -1.
 	Committed(ctx context.Context, partition int32) (int64, error)
 	// Close leaves the group at once.
 	Close() error
 }
 
-// Owner appends to one partition of the events topic, fenced: once another Owner of the
-// partition exists, Append and Commit of this one fail with ErrFenced and nothing of its
-// open transaction ever becomes visible. One goroutine uses it. After any error but a
-// RefusedError the Owner is finished: Close it and Own again.
+// Owner appends to one partition of the events topic, and is fenced: once there is another Owner of
+// the partition, Append and Commit of this one fail with ErrFenced, and nothing of its open
+// transaction ever becomes visible. One goroutine uses it. After any error but a *RefusedError the
+// Owner is useless: close it, and call Own again.
 type Owner interface {
-	// Append adds encoded events (in order, to this partition) and messages (to users'
-	// topics and the dead-letter topic) to the open transaction and returns the offset of
-	// the first event. It returns when the log has them; they are not visible yet.
+	// Append adds encoded events to the partition, in order, and messages to users' topics and the
+	// dead-letter topic, all in the open transaction. types are those of the events. It returns the
+	// offset of the first event when the log has everything; it is not visible before Commit.
 	Append(ctx context.Context, events [][]byte, types []Type, messages []Record) (first int64, err error)
-	// Commit makes everything appended since the last Commit visible and durable, as one.
-	// nil: it is. Any error but ErrFenced: the outcome is unknown.
+	// Commit makes everything that was appended since the last Commit visible and durable, as one.
+	// After nil it is; after ErrFenced it never will be; after any other error it may be or not.
 	Commit(ctx context.Context) error
 	// Abort drops what was appended since the last Commit.
 	Abort(ctx context.Context) error

@@ -2,7 +2,7 @@ package eventlog
 
 import "encoding/json"
 
-// RequestType names what is asked.
+// RequestType says what is asked for.
 type RequestType string
 
 // Calls: they carry a request id and are answered.
@@ -20,15 +20,16 @@ const (
 	Evaluated   RequestType = "Evaluated"   // correlation keys were computed
 	Deliver     RequestType = "Deliver"     // relay to correlation owner
 	Subscribe   RequestType = "Subscribe"   // instance to correlation owner
-	Unsubscribe RequestType = "Unsubscribe" //
+	Unsubscribe RequestType = "Unsubscribe" // instance to correlation owner
 	DeliverTo   RequestType = "DeliverTo"   // correlation owner to instance
 	Returned    RequestType = "Returned"    // instance to correlation owner: could not take it
 	Ack         RequestType = "Ack"         // receiver to correlation owner: deliveries up to Upto are decided
 )
 
-// Request asks an instance or a correlation key for something and may be refused. It is
-// the value of a record of <app>.requests, whose key is the partition key of ID (of Value
-// for Deliver, Subscribe, Unsubscribe and Returned). Any Kafka client may append calls.
+// Request asks an instance or a correlation key for something, and may be refused. It is the value
+// of a record of <app>.requests; the key of the record is the PartitionKey of ID, or of Value for
+// Deliver, Subscribe, Unsubscribe and Returned. Any Kafka client may append calls. One flat struct
+// serves all types; which fields a type uses is in docs/event-log.md.
 type Request struct {
 	V    int         `json:"v"`
 	Type RequestType `json:"type"`

@@ -23,7 +23,8 @@ var (
 	ErrClosed = errors.New("projection: closed")
 )
 
-// WatermarkError is returned by Apply when the store does not stand at Batch.Expected.
+// WatermarkError is returned by Apply when the store is not at the event Batch.Expected. It
+// matches ErrWatermark.
 type WatermarkError struct{ Have, Want uint64 }
 
 func (e *WatermarkError) Error() string {
@@ -33,7 +34,7 @@ func (e *WatermarkError) Error() string {
 // Is makes errors.Is(err, ErrWatermark) hold.
 func (e *WatermarkError) Is(target error) bool { return target == ErrWatermark }
 
-// ErrWatermark matches every WatermarkError.
+// ErrWatermark is matched by every WatermarkError.
 var ErrWatermark = errors.New("projection: store stands at another event")
 
 // Kind is the kind of a row; those below MinKind belong to the backends.
@@ -65,7 +66,7 @@ type Row struct {
 	Value []byte
 }
 
-// Watermark says up to where a partition of a store has folded, and of which log.
+// Watermark says up to which event of which log a partition of a store is folded.
 type Watermark struct {
 	N      uint64 // last event folded; 0 = none
 	Epoch  uint64 // of the owner that acquired the partition last
@@ -74,14 +75,14 @@ type Watermark struct {
 	Sum    uint64 // checksum of event N
 }
 
-// Delta changes a counter row of KindCount. A counter that comes to 0 has no row.
+// Delta adds N to a counter, a row of KindCount. A counter that comes to 0 has no row.
 type Delta struct {
 	Key []byte
 	N   int64
 }
 
-// Batch is one atomic change of a partition. A row is named at most once in Put and Del
-// together; see Check.
+// Batch is a change of a partition that is applied as a whole or not at all. Put and Del together
+// name each row at most once; see Check.
 type Batch struct {
 	Expected uint64    // Watermark.N that the store must have
 	New      Watermark // New.N >= Expected; New.Epoch must be the acquired epoch
@@ -90,38 +91,39 @@ type Batch struct {
 	Add      []Delta
 }
 
-// Store keeps the partitions of one application. Opening it connected and refused dangerous
-// settings. All methods may be called concurrently.
+// Store keeps the partitions of one application. Opening it has connected to the server, if there is
+// one, and refused dangerous settings. All methods may be called concurrently.
 type Store interface {
 	// URL is how the store was opened, without secrets.
 	URL() string
-	// Acquire claims a partition for an epoch and returns it with its watermark. A higher
-	// epoch claimed before: ErrFenced. ErrStateLost: rebuild with Drop.
+	// Acquire opens a partition for its owner, whose epoch it records. ErrFenced: a higher epoch
+	// has acquired it before. ErrStateLost: the partition must be emptied with Drop and folded
+	// again.
 	Acquire(ctx context.Context, partition int32, epoch uint64) (Partition, error)
-	// View opens a partition for reading, whoever owns it. Where another process alone can
-	// read it: ErrInUse. A partition that was never acquired reads as empty.
+	// View opens a partition for reading, whoever owns it. ErrInUse: only the process that has it
+	// open can read it. A partition that was never acquired reads as empty.
 	View(ctx context.Context, partition int32) (View, error)
-	// Drop removes all rows and the watermark's N (not its epoch) of a partition. An epoch lower
-	// than the acquired one: ErrFenced. A damaged partition is set aside or removed.
+	// Drop removes all rows of a partition and resets its watermark, but for the epoch. ErrFenced:
+	// a higher epoch has acquired it. If the partition is damaged, it is set aside or removed.
 	Drop(ctx context.Context, partition int32, epoch uint64) error
-	// Partitions lists the partitions that have something.
+	// Partitions lists the partitions of which the store has anything.
 	Partitions(ctx context.Context) ([]int32, error)
 	Close() error
 }
 
 // View reads a partition.
 type View interface {
-	// Watermark reads where the partition stands.
+	// Watermark returns how far the partition is folded.
 	Watermark(ctx context.Context) (Watermark, error)
-	// Get reads the values of keys of one kind; nil where there is no row. at is the
-	// watermark's N in the same atomic step.
+	// Get returns the values of rows of one kind, nil for those that do not exist, and the
+	// watermark's N, read in the same atomic step.
 	Get(ctx context.Context, kind Kind, keys [][]byte) (values [][]byte, at uint64, err error)
-	// Scan reads rows of an entry kind with from <= key < to in key order, at most limit
-	// (0 = 1,000). A nil from or to is open. at as for Get.
+	// Scan returns the rows of an entry kind with from <= key < to, in the order of their keys, at
+	// most limit of them (0 = 1,000). A nil from or to is no bound. at is as in Get.
 	Scan(ctx context.Context, kind Kind, from, to []byte, limit int) (rows []Row, at uint64, err error)
-	// Dump calls f with every row, ordered by kind and key; equal states dump alike on every
-	// backend. f must not keep the slices, nor use the partition. When the partition is dropped
-	// or released meanwhile, Dump may end with ErrClosed.
+	// Dump calls f with every row, ordered by kind and key: equal states give equal calls on every
+	// backend. f must neither keep the slices nor use the partition. If the partition is dropped
+	// or released meanwhile, Dump may return ErrClosed.
 	Dump(ctx context.Context, f func(Row) error) error
 	Close() error
 }
@@ -129,6 +131,9 @@ type View interface {
 // Partition is an acquired partition. One goroutine calls Apply; reads may be concurrent.
 type Partition interface {
 	View
+	// Apply makes the changes of a batch, if the partition is at Batch.Expected and its epoch is
+	// still the one that was acquired; see point 2 of the package's contract. ErrFenced,
+	// *WatermarkError, ErrTooLarge, ErrStateLost.
 	Apply(ctx context.Context, b Batch) error
 	// Flush makes what was applied survive a crash of this process as far as the backend can.
 	Flush(ctx context.Context) error
