@@ -249,6 +249,27 @@ func TestFollowEnds(t *testing.T) {
 	if err := follow(other, store, sums); !errors.Is(err, projection.ErrHistory) {
 		t.Errorf("a store of another log: %v", err)
 	}
+	// A store of this log as it was before it was put back to an older copy and went on.
+	v, err := store.View(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := v.Watermark(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forked := memstore.New(id)
+	part, err := forked.Acquire(t.Context(), 0, w.Epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Sum++
+	if err := part.Apply(t.Context(), projection.Batch{New: w}); err != nil {
+		t.Fatal(err)
+	}
+	if err := follow(log, forked, sums); !errors.Is(err, projection.ErrHistory) {
+		t.Errorf("a store of another history of the log: %v", err)
+	}
 	addEvents(t, log, 0, 51, 100)
 	topic, err := log.Topic(t.Context(), eventlog.EventsTopic("shop"))
 	if err != nil {
