@@ -109,7 +109,7 @@ func Open(ctx context.Context, o Options, id projection.Identity) (*Store, error
 	s := &Store{url: o.url(), id: id, client: o.connect(), names: newNames(o.Prefix, id.App),
 		gens: make([]generation, id.Partitions), staged: map[int32]bool{}, sweeps: map[int32]string{}}
 	if err := s.open(ctx, o); err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(o.loginHint(err), s.Close())
 	}
 	return s, nil
 }

@@ -139,6 +139,60 @@ func TestMemoryIsFull(t *testing.T) {
 	}
 }
 
+// TestLoginIsExplained: who lacks a login, has a wrong one or too few rights is told where the URL
+// has it, and no password is shown.
+func TestLoginIsExplained(t *testing.T) {
+	server := startServer(t, "--requirepass", "hidden1")
+	client := server.addr
+	open := func(login string) error {
+		o, err := parseURL(parse(t, "redis://"+login+client+"/3"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(t.Context(), o, identity)
+		if err == nil {
+			s.Close()
+		}
+		return err
+	}
+	if err := open(":hidden1@"); err != nil {
+		t.Fatal(err)
+	}
+	plain := startServer(t)
+	plain.do("ACL", "SETUSER", "poor", "on", ">hidden2", "~*", "+@all", "-@scripting")
+	for login, c := range map[string]struct {
+		addr string
+		want []string
+	}{
+		"":              {server.addr, []string{"NOAUTH", "wants a login"}},
+		":hidden3@":     {server.addr, []string{"WRONGPASS", "the user default"}},
+		"joe:hidden4@":  {server.addr, []string{"WRONGPASS", `the user "joe"`}},
+		"poor:hidden2@": {plain.addr, []string{"NOPERM", `the user "poor" lacks a right`}},
+	} {
+		client = c.addr
+		err := open(login)
+		if err == nil {
+			t.Errorf("%q: opened", login)
+			continue
+		}
+		for _, text := range append(c.want, "redis://USER:PASSWORD@"+c.addr+"/3", "password_file=") {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%q: %v, want an error with %q", login, err, text)
+			}
+		}
+		if strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%q: a password is in %v", login, err)
+		}
+	}
+	o := Options{Mode: Sentinel, Addrs: []string{"a:1"}, Master: "m", Username: "joe", Password: "hidden6"}
+	if err := o.loginHint(errors.New("NOAUTH Authentication required.")); !strings.Contains(err.Error(), "sentinel_user=") || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("of Sentinels: %v", err)
+	}
+	if other := errors.New("other"); o.loginHint(other) != other {
+		t.Error("an error of another kind is explained")
+	}
+}
+
 // TestUsers works as a user with no more rights than docs/backends.md names, and finds a user
 // who lacks one when the store is opened.
 func TestUsers(t *testing.T) {
