@@ -75,6 +75,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	defaults(&cfg.ProjectInterval, 200*time.Millisecond)
 	defaults(&cfg.CacheBytes, 64<<20)
 	defaults(&cfg.ShutdownTimeout, 25*time.Second)
+	cfg.Observer.DeadLetter = (&letters{logger: cfg.Logger, next: cfg.Observer.DeadLetter}).add
 	e := &Engine{cfg: cfg, log: cfg.Log, store: cfg.Store, logger: cfg.Logger, runners: map[int32]*runner{}, owners: newOwners(), known: map[string]int{}, failed: make(chan error, 1)}
 	topic, err := e.log.Topic(ctx, eventlog.EventsTopic(e.log.App()))
 	if err != nil {

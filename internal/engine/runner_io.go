@@ -429,9 +429,13 @@ func (r *runner) consume(x opConsume) (res result) {
 		}
 	})
 	r.mu.Lock()
+	failed, since := r.status.Err != "", r.status.Since
 	r.ready = true
 	r.status.Since, r.status.Err = time.Now(), ""
 	r.mu.Unlock()
+	if failed {
+		r.logger.Info("partition works again", "after", time.Since(since).Round(time.Millisecond))
+	}
 	r.e.owned(r.partition)
 	return result{offset: topic.Partitions[r.partition].End, topicID: topic.ID}
 }
