@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -115,4 +116,63 @@ func TestPartitionsAddedToRequests(t *testing.T) {
 			t.Errorf("%d owners run", len(e.runners))
 		}
 	})
+}
+
+// TestAssigned follows a member through three assignments: what goes is told why and waited for,
+// what stays goes on, what is new starts once.
+func TestAssigned(t *testing.T) {
+	var mu sync.Mutex
+	var said []string
+	say := func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		said = append(said, s)
+	}
+	name := func(p int32) string { return string(rune('a' + p)) }
+	began := make(chan struct{}, 10)
+	a := assigned{
+		ctx: t.Context(),
+		begin: func(p int32) func(context.Context) {
+			say("begin " + name(p))
+			return func(ctx context.Context) {
+				began <- struct{}{}
+				<-ctx.Done()
+				if errors.Is(context.Cause(ctx), ErrPartitionLost) {
+					say("lost " + name(p))
+				} else if errors.Is(context.Cause(ctx), ErrShutdown) {
+					say("shut down " + name(p))
+				}
+			}
+		},
+		ended: func(p int32, _ error) { say("ended " + name(p)) },
+	}
+	for _, step := range []struct {
+		partitions []int32
+		want       []string
+	}{
+		{[]int32{0, 1}, []string{"begin a", "begin b"}},
+		{[]int32{1, 2, 2}, []string{"begin c", "ended a", "lost a"}},
+		{[]int32{2, 1}, nil},
+		{nil, []string{"ended b", "ended c", "lost b", "lost c"}},
+		{[]int32{3}, []string{"begin d"}},
+	} {
+		said = nil
+		a.become(step.partitions)
+		mu.Lock()
+		slices.Sort(said)
+		if !slices.Equal(said, step.want) {
+			t.Errorf("become(%v): %q, want %q", step.partitions, said, step.want)
+		}
+		mu.Unlock()
+	}
+	for range 4 {
+		<-began
+	}
+	said = nil
+	a.close()
+	slices.Sort(said)
+	if want := []string{"ended d", "shut down d"}; !slices.Equal(said, want) {
+		t.Errorf("close: %q, want %q", said, want)
+	}
+	a.close()
 }

@@ -112,56 +112,17 @@ func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logg
 			logger.Debug("leave group", "err", err)
 		}
 	}()
-	type running struct {
-		end  context.CancelCauseFunc
-		done chan struct{}
-	}
-	current := map[int32]running{}
-	stop := func(partitions []int32, cause error) {
-		for _, p := range partitions {
-			current[p].end(cause)
-		}
-		for _, p := range partitions {
-			<-current[p].done
-			delete(current, p)
-		}
-	}
-	defer func() {
-		var all []int32
-		for p := range current {
-			all = append(all, p)
-		}
-		stop(all, ErrShutdown)
-	}()
+	a := assigned{ctx: ctx, begin: func(p int32) func(context.Context) {
+		return func(ctx context.Context) { e.relayPartition(ctx, member, tk, p, logger.With("partition", p)) }
+	}}
+	defer a.close()
 	for {
-		assigned, err := member.Assigned(ctx)
+		partitions, err := member.Assigned(ctx)
 		if err != nil {
 			return fmt.Errorf("assignment of group %s: %w", group, err)
 		}
 		e.problems.set(tk.relay(), nil)
-		want := map[int32]bool{}
-		for _, p := range assigned {
-			want[p] = true
-		}
-		var gone []int32
-		for p := range current {
-			if !want[p] {
-				gone = append(gone, p)
-			}
-		}
-		stop(gone, ErrPartitionLost)
-		for p := range want {
-			if _, has := current[p]; has {
-				continue
-			}
-			life, end := context.WithCancelCause(ctx)
-			x := running{end, make(chan struct{})}
-			current[p] = x
-			go func() { // waited for by stop
-				defer close(x.done)
-				e.relayPartition(life, member, tk, p, logger.With("partition", p))
-			}()
-		}
+		a.become(partitions)
 	}
 }
 

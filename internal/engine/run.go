@@ -375,36 +375,25 @@ func (e *Engine) watchHandlers(ctx context.Context) {
 
 // assignments starts and stops owners as the group says, until ctx ends; then it stops all.
 func (e *Engine) assignments(ctx, owners context.Context) {
-	type owned struct {
-		end  context.CancelCauseFunc
-		done chan struct{}
-	}
-	current := map[int32]owned{}
-	stop := func(partitions []int32, cause error) {
-		for _, p := range partitions {
-			current[p].end(cause)
-		}
-		var sending sync.WaitGroup // a log that does not answer delays them all at once
-		defer sending.Wait()
-		for _, p := range partitions {
-			<-current[p].done
-			delete(current, p)
+	a := assigned{
+		ctx: owners,
+		begin: func(p int32) func(context.Context) {
+			r := e.newRunner(p)
+			e.mu.Lock()
+			e.runners[p] = r
+			e.mu.Unlock()
+			return r.run
+		},
+		ended: func(p int32, cause error) {
 			e.mu.Lock()
 			delete(e.runners, p)
 			e.mu.Unlock()
-			results := e.pool.lost(p, cause)
-			sending.Go(func() { e.sendResults(p, results) })
-		}
+			e.sendResults(p, e.pool.lost(p, cause))
+		},
 	}
-	defer func() {
-		var all []int32
-		for p := range current {
-			all = append(all, p)
-		}
-		stop(all, ErrShutdown)
-	}()
+	defer a.close()
 	for {
-		assigned, err := e.member.Assigned(ctx)
+		partitions, err := e.member.Assigned(ctx)
 		for backoff := backoffMin; err != nil && ctx.Err() == nil; backoff = min(2*backoff, backoffMax) {
 			// Owners go on meanwhile: the group only assigns, fences protect.
 			e.logger.Warn("join the owners' group again", "err", err, "in", backoff)
@@ -414,41 +403,14 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 				e.logger.Debug("leave the owners' group", "err", cerr)
 			}
 			if err = e.join(ctx); err == nil {
-				assigned, err = e.assignedAnew(ctx)
+				partitions, err = e.assignedAnew(ctx)
 			}
 		}
 		e.problems.set("the owners' group", nil)
 		if ctx.Err() != nil {
 			return
 		}
-		assigned = e.counted(assigned)
-		want := map[int32]bool{}
-		for _, p := range assigned {
-			want[p] = true
-		}
-		var gone []int32
-		for p := range current {
-			if !want[p] {
-				gone = append(gone, p)
-			}
-		}
-		stop(gone, ErrPartitionLost)
-		for _, p := range assigned {
-			if _, has := current[p]; has {
-				continue
-			}
-			r := e.newRunner(p)
-			life, end := context.WithCancelCause(owners)
-			o := owned{end, make(chan struct{})}
-			current[p] = o
-			e.mu.Lock()
-			e.runners[p] = r
-			e.mu.Unlock()
-			go func() { // waited for by stop
-				defer close(o.done)
-				r.run(life)
-			}()
-		}
+		a.become(e.counted(partitions))
 	}
 }
 

@@ -503,7 +503,8 @@ func TestEngineTakesSnapshots(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	e, err := New(ctx, Config{Log: log, Store: store, ProjectInterval: 5 * time.Millisecond, Logger: discard(), Snapshots: Snapshots{Bucket: bucket, Every: 20 * time.Millisecond, Keep: 2, Trim: true}})
+	policy := Snapshots{Bucket: bucket, Every: 20 * time.Millisecond, Keep: 2, Trim: true}
+	e, err := New(ctx, Config{Log: log, Store: store, ProjectInterval: 5 * time.Millisecond, Logger: discard(), Snapshots: policy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -554,9 +555,16 @@ func TestEngineTakesSnapshots(t *testing.T) {
 	}
 	id := projection.Identity{App: log.App(), Partitions: log.Partitions()}
 	for p := range log.Partitions() {
-		list, _, err := snapshot.List(t.Context(), bucket, id, p, "")
-		if err != nil || len(list) == 0 || len(list) > 2 {
-			t.Errorf("partition %d has %d snapshots, %v", p, len(list), err)
+		// An engine that ends while it takes a snapshot may leave one too many; the next look at
+		// the partition removes it.
+		for _, most := range []int{3, 2} {
+			list, _, err := snapshot.List(t.Context(), bucket, id, p, "")
+			if err != nil || len(list) == 0 || len(list) > most {
+				t.Errorf("partition %d has %d snapshots, %v, want at most %d", p, len(list), err, most)
+			}
+			if _, err := TakeSnapshot(t.Context(), log, store, p, policy); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
