@@ -324,6 +324,8 @@ func (s *scanner) position() *Position {
 			v.TopicID = s.name()
 		case "offset":
 			v.Offset = s.int64()
+		case "term":
+			v.Term = s.int32()
 		case "forwarded":
 			v.Forwarded = s.uint64()
 		case "sources":

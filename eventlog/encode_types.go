@@ -329,6 +329,7 @@ func (w *writer) position(p *Position) {
 	w.string(`"topicId":`, p.TopicID)
 	w.key(`"offset":`)
 	w.b = strconv.AppendInt(w.b, p.Offset, 10)
+	w.int(`"term":`, int64(p.Term))
 	w.uint(`"forwarded":`, p.Forwarded)
 	if len(p.Sources) > 0 {
 		w.key(`"sources":`)

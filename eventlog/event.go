@@ -265,6 +265,7 @@ type SourceMark struct {
 type Position struct {
 	TopicID   string       `json:"topicId,omitempty"`   // of the requests topic
 	Offset    int64        `json:"offset"`              // next request to consume
+	Term      int32        `json:"term,omitempty"`      // Record.Term of the request before it
 	Forwarded uint64       `json:"forwarded,omitempty"` // every event up to this number has reached its targets
 	Sources   []SourceMark `json:"sources,omitempty"`
 	Refused   []Refusal    `json:"refused,omitempty"`

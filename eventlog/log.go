@@ -18,6 +18,8 @@ var (
 	ErrTopicChanged = errors.New("eventlog: topic was recreated")
 	// ErrOffsetGone: the offset lies below the topic's first record.
 	ErrOffsetGone = errors.New("eventlog: offset is below the start of the topic")
+	// ErrTruncated: records that were read are gone, and others may stand in their place.
+	ErrTruncated = errors.New("eventlog: records that were read were lost")
 	// ErrTooLarge: a record does not fit its topic. Nothing was written.
 	ErrTooLarge = errors.New("eventlog: record is too large")
 	// ErrURL: the URL of a log can't be understood; nothing was opened.
@@ -65,6 +67,7 @@ type Record struct {
 	Key       []byte    `json:"key,omitempty"`
 	Value     []byte    `json:"value,omitempty"`
 	Headers   []Header  `json:"headers,omitempty"`
+	Term      int32     `json:"-"` // read: which leader of the partition wrote it, later ones greater; 0 = unknown
 }
 
 // Partition describes a partition of a topic, at the time of a call of Log.Topic.
@@ -153,6 +156,21 @@ type Log interface {
 type Peeker interface {
 	// Peek is Read in small pieces.
 	Peek(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation Isolation) (Reader, error)
+}
+
+// Terms is a Log that can lose records which were read: by a leader that did not have them, or
+// disks that lost them. Later ones get their offsets then.
+type Terms interface {
+	// Kept says which of the records below offset, the last of which had this term, are still
+	// those that were read: the ones below upto, which is offset if none was lost.
+	Kept(ctx context.Context, topic string, partition int32, offset int64, term int32) (upto int64, err error)
+}
+
+// TermMember is a Member of a log with Terms. Its Committed says ErrTruncated where records below
+// the offset were lost.
+type TermMember interface {
+	// CommitTerm is Commit with the term of the record before the offset.
+	CommitTerm(ctx context.Context, partition int32, offset int64, term int32) error
 }
 
 // Publisher appends records in order. After its first error it sends nothing more: close it, and

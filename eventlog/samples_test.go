@@ -62,7 +62,7 @@ func sampleEvents() []Event {
 	return []Event{
 		{V: 1, N: 90209, Type: PartitionOwned, At: sampleAt, Worker: "host-1/4711", Address: "http://10.0.0.5:8080"},
 		{V: 1, N: 90210, Type: PlanUsed, At: sampleAt, Plan: sampleHash, PlanData: json.RawMessage(samplePlan)},
-		{V: 1, N: 90240, Type: Checkpoint, At: sampleAt, Pos: &Position{TopicID: requestsID, Offset: 48112, Forwarded: 90233,
+		{V: 1, N: 90240, Type: Checkpoint, At: sampleAt, Pos: &Position{TopicID: requestsID, Offset: 48112, Term: 4, Forwarded: 90233,
 			Sources: []SourceMark{
 				{Source: Source{TopicID: statusID, Partition: 3, Key: "order_id"}, Mark: Mark{Pos: 1207}},
 				{Source: Source{Partition: 5}, Mark: Mark{Pos: 7731, Index: 2}, Delivery: true},

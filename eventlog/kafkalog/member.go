@@ -197,6 +197,11 @@ func (m *member) Assigned(ctx context.Context) ([]int32, error) {
 // Commit is refused by the brokers only when the membership ended; a partition that moved
 // to another member is known from the assignment.
 func (m *member) Commit(ctx context.Context, partition int32, offset int64) error {
+	return m.CommitTerm(ctx, partition, offset, 0)
+}
+
+// CommitTerm commits the leader epoch with the offset, as Kafka's consumers do.
+func (m *member) CommitTerm(ctx context.Context, partition int32, offset int64, term int32) error {
 	m.mu.Lock()
 	owned, closed := m.owned[partition], m.isClosed
 	m.mu.Unlock()
@@ -211,7 +216,7 @@ func (m *member) Commit(ctx context.Context, partition int32, offset int64) erro
 	}
 	var err error
 	m.log.persist(ctx, func() (final bool) { // the group's coordinator may be the broker that has died
-		err = m.commit(ctx, partition, offset)
+		err = m.commit(ctx, partition, offset, term)
 		return !brokerAway(err) || membershipLost(err) || !m.owns(partition)
 	})
 	switch {
@@ -229,8 +234,8 @@ func (m *member) owns(partition int32) bool {
 	return m.owned[partition]
 }
 
-func (m *member) commit(ctx context.Context, partition int32, offset int64) (err error) {
-	m.cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{m.topic: {partition: {Epoch: -1, Offset: offset}}},
+func (m *member) commit(ctx context.Context, partition int32, offset int64, term int32) (err error) {
+	m.cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{m.topic: {partition: {Epoch: term - 1, Offset: offset}}},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, failed error) {
 			if err = failed; err != nil {
 				return
@@ -269,7 +274,7 @@ func (m *member) Committed(ctx context.Context, partition int32) (int64, error) 
 	if err == nil {
 		if o, ok := resp.Lookup(m.topic, partition); ok {
 			if o.Err == nil {
-				return o.At, nil
+				return o.At, m.kept(ctx, partition, o.At, o.LeaderEpoch+1)
 			}
 			err = o.Err
 		} else {
@@ -277,6 +282,15 @@ func (m *member) Committed(ctx context.Context, partition int32) (int64, error) 
 		}
 	}
 	return -1, fmt.Errorf("fetch the offset of %s, partition %d, in group %s: %w", m.topic, partition, m.group, m.denied(m.log.because(ctx, err)))
+}
+
+// kept is ErrTruncated when records below the committed offset were lost.
+func (m *member) kept(ctx context.Context, partition int32, offset int64, term int32) error {
+	upto, err := m.log.Kept(ctx, m.topic, partition, offset, term)
+	if err == nil && upto < offset {
+		err = fmt.Errorf("%w: %s, partition %d, from offset %d to the committed %d, by an unclean leader election or disks that lost data", eventlog.ErrTruncated, m.topic, partition, upto, offset)
+	}
+	return err
 }
 
 func (m *member) Close() error {

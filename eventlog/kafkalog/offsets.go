@@ -3,6 +3,7 @@ package kafkalog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -50,6 +51,30 @@ func (l *kafkaLog) offsets(ctx context.Context, name string, list func(context.C
 		return true
 	})
 	return all, err
+}
+
+// Kept asks the leader where the epoch of the last record ended, as KIP-320 has it: an epoch of
+// which the leader knows less than was read was cut off.
+func (l *kafkaLog) Kept(ctx context.Context, topic string, partition int32, offset int64, term int32) (upto int64, err error) {
+	if term <= 0 || offset <= 0 {
+		return offset, nil
+	}
+	end := int64(-1)
+	l.persist(ctx, func() bool {
+		var all kadm.OffsetsForLeaderEpochs
+		all, err = l.adm.OffsetForLeaderEpoch(ctx, kadm.OffsetForLeaderEpochRequest{topic: {partition: term - 1}})
+		if o, answered := all[topic][partition]; answered && err == nil {
+			end, err = o.EndOffset, o.Err
+		}
+		return !brokerAway(err)
+	})
+	if err != nil {
+		return offset, fmt.Errorf("ask for the end of leader epoch %d of %s, partition %d: %w", term-1, topic, partition, l.because(ctx, err))
+	}
+	if end < 0 { // the leader knows of no such epoch, nor of a later one
+		return offset, nil
+	}
+	return min(offset, end), nil
 }
 
 // metadata asks for what the brokers know of topics.

@@ -127,7 +127,7 @@ func (r *position) take(records []eventlog.Record, fetched []*kgo.Record) []even
 		}
 		out := eventlog.Record{
 			Topic: k.Topic, Partition: k.Partition, Offset: k.Offset, Time: k.Timestamp,
-			Key: k.Key, Value: k.Value,
+			Key: k.Key, Value: k.Value, Term: k.LeaderEpoch + 1,
 		}
 		if len(k.Headers) > 0 {
 			at := len(headers)
@@ -143,7 +143,10 @@ func (r *position) take(records []eventlog.Record, fetched []*kgo.Record) []even
 
 // explain turns a fetch error into what the caller can act on.
 func (r *position) explain(ctx context.Context, err error) error {
+	_, lost := errors.AsType[*kgo.ErrDataLoss](err)
 	switch {
+	case lost:
+		err = fmt.Errorf("%w: %w", eventlog.ErrTruncated, err)
 	case errors.Is(err, kerr.UnknownTopicID):
 		err = r.gone(ctx, err)
 	case noTopic(err):

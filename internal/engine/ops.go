@@ -46,9 +46,11 @@ type (
 		asksID  map[string]bool          // what is in ids
 		asksKey map[eventlog.KeyRef]bool // and in keys
 	}
-	// opConsume begins to read requests -> result.offset (their end now), result.topicID
+	// opConsume begins to read requests -> result.offset (their end now), result.topicID,
+	// result.lost
 	opConsume struct {
 		from    int64
+		term    int32  // of the request before it
 		topicID string // that the offset belongs to; "" = none yet
 	}
 	opIdle struct{ until int64 } // wait for input, or for the time; 0 = input only
@@ -83,6 +85,7 @@ type result struct {
 	instances [][]byte
 	waiters   [][]projection.Row
 	kept      [][]projection.Row
+	lost      bool   // opConsume: requests that were consumed are gone, and others in their place
 	topicID   string // opConsume: of the requests topic; opAcquire: of the events topic
 }
 

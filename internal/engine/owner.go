@@ -140,6 +140,7 @@ type owner struct {
 	local    *unit // a request of the turn to its own partition
 	done     []unit
 	offset   int64 // next request after the turn
+	term     int32 // of the request before it
 	// requestsID is the topic that offset belongs to; the state has it once an event says so.
 	requestsID string
 	replies    []reply
@@ -153,6 +154,7 @@ type owner struct {
 type unit struct {
 	request eventlog.Request
 	offset  int64            // in the requests topic; -1 = it came another way
+	term    int32            // of its record
 	bad     *eventlog.Record // a request that can't be decoded
 	reason  string           // why
 	size    int              // bytes of a request that came by the log
@@ -293,6 +295,9 @@ func (o *owner) step(now int64, r result) op {
 		return o.orphaned(r)
 	case consuming:
 		o.inboxEnd = r.offset
+		if r.lost {
+			clear(o.poison) // other requests have these offsets now
+		}
 		o.requestsID = r.topicID
 		if o.rules.recoverFirst {
 			o.phase = fencing

@@ -67,7 +67,7 @@ func restore(s *machine.State, base map[projection.Kind][]projection.Row) error 
 		if err := decodeRow(r.Value, &p); err != nil {
 			return err
 		}
-		s.At, s.Epoch, s.RequestsID, s.Offset, s.Forwarded = p.At, p.Epoch, p.RequestsID, p.Offset, p.Forwarded
+		s.At, s.Epoch, s.RequestsID, s.Offset, s.Term, s.Forwarded = p.At, p.Epoch, p.RequestsID, p.Offset, p.Term, p.Forwarded
 	}
 	for _, r := range base[projection.KindPlan] {
 		if len(r.Value) == 0 || r.Value[0] != formatJSON {
@@ -420,7 +420,7 @@ func (o *owner) orphaned(r result) op {
 	if o.rules.marksFromStore {
 		o.st.Sources = o.storedMarks
 	}
-	o.offset = o.st.Offset
+	o.offset, o.term = o.st.Offset, o.st.Term
 	o.phase = consuming
-	return opConsume{from: o.st.Offset, topicID: o.st.RequestsID}
+	return opConsume{from: o.st.Offset, term: o.st.Term, topicID: o.st.RequestsID}
 }

@@ -220,7 +220,7 @@ func (o *owner) unit(u *unit) (err error) {
 		}
 	}()
 	if u.offset >= 0 {
-		o.offset = u.offset + 1
+		o.offset, o.term = u.offset+1, u.term
 		if reason, known := o.poison[u.offset]; known && u.bad == nil {
 			u.reason = reason
 			u.bad = &eventlog.Record{Value: mustEncode(&u.request)}
@@ -349,7 +349,7 @@ func (o *owner) close() op {
 	} else if n := len(t.Events); n > 0 {
 		forwarded = t.Events[0].N - 1
 	}
-	t.Close(machine.Position{TopicID: o.requestsID, Offset: o.offset, Forwarded: forwarded,
+	t.Close(machine.Position{TopicID: o.requestsID, Offset: o.offset, Term: o.term, Forwarded: forwarded,
 		AckNow: o.ackSince > 0 && o.now >= o.ackSince+ackDelay})
 	if len(t.Events) == 0 {
 		return o.committed()

@@ -41,6 +41,7 @@ type relay struct {
 	out     []eventlog.Record // not acknowledged
 	sent    int               // of out, with the publisher now
 	next    int64             // to commit when out is empty
+	term    int32             // of the record before it
 	moved   bool              // next was not committed yet
 }
 
@@ -49,8 +50,11 @@ type (
 	relayOpen    struct{}                            // a new publisher, a reader at the committed offset -> topicID
 	relayRead    struct{}                            // -> records, next
 	relayPublish struct{ records []eventlog.Record } //
-	relayCommit  struct{ offset int64 }              //
-	relayFail    struct{ err error }                 // close publisher and reader; then step again to open
+	relayCommit  struct {
+		offset int64
+		term   int32 // of the record before it; 0 = unknown
+	} //
+	relayFail struct{ err error } // close publisher and reader; then step again to open
 )
 
 type relayOp any
@@ -73,7 +77,7 @@ func (r *relay) step(last relayOp, res relayResult) relayOp {
 	case nil, relayFail:
 		return relayOpen{}
 	case relayOpen:
-		r.topicID = res.topicID
+		r.topicID, r.term = res.topicID, 0
 	case relayRead:
 		for k := range res.records {
 			if err := r.record(&res.records[k]); err != nil {
@@ -82,6 +86,9 @@ func (r *relay) step(last relayOp, res relayResult) relayOp {
 			}
 		}
 		r.next, r.moved = res.next, true
+		if n := len(res.records); n > 0 {
+			r.term = res.records[n-1].Term
+		}
 	case relayPublish:
 		r.out = r.out[r.sent:]
 	case relayCommit:
@@ -93,7 +100,7 @@ func (r *relay) step(last relayOp, res relayResult) relayOp {
 		return relayPublish{r.out[:r.sent]}
 	case r.moved:
 		r.out = nil
-		return relayCommit{r.next}
+		return relayCommit{r.next, r.term}
 	}
 	return relayRead{}
 }

@@ -198,7 +198,7 @@ func (d *relayDriver) do(ctx context.Context, op relayOp) (res relayResult) {
 	case relayOpen:
 		res.topicID, res.err = d.open(ctx)
 	case relayRead:
-		if res.records, res.next, res.err = d.reader.Next(ctx); errors.Is(res.err, eventlog.ErrOffsetGone) || errors.Is(res.err, eventlog.ErrTopicChanged) {
+		if res.records, res.next, res.err = d.reader.Next(ctx); errors.Is(res.err, eventlog.ErrOffsetGone) || errors.Is(res.err, eventlog.ErrTruncated) || errors.Is(res.err, eventlog.ErrTopicChanged) {
 			res.err = fmt.Errorf("%w: %w", errRelayStopped, res.err)
 		}
 	case relayPublish:
@@ -206,7 +206,11 @@ func (d *relayDriver) do(ctx context.Context, op relayOp) (res relayResult) {
 			d.observe(x.records)
 		}
 	case relayCommit:
-		res.err = d.member.Commit(ctx, d.r.partition, x.offset)
+		if m, ok := d.member.(eventlog.TermMember); ok {
+			res.err = m.CommitTerm(ctx, d.r.partition, x.offset, x.term)
+		} else {
+			res.err = d.member.Commit(ctx, d.r.partition, x.offset)
+		}
 	case relayFail:
 		d.close()
 	}
@@ -242,6 +246,9 @@ func (d *relayDriver) open(ctx context.Context) (topicID string, err error) {
 		return "", fmt.Errorf("%w: topic %s has id %s, which no registered definition knows: it was deleted and created again; register a new version of the definition to start with the new one", errRelayStopped, name, topic.ID)
 	}
 	from, err := d.member.Committed(ctx, p)
+	if errors.Is(err, eventlog.ErrTruncated) {
+		return "", fmt.Errorf("%w: %w; messages that stand at their offsets now are not told: write them again, and set the group's offset to the end to go on", errRelayStopped, err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("read group offset: %w", err)
 	}

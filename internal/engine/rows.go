@@ -23,6 +23,7 @@ type positionRow struct {
 	Epoch      uint64 `json:"epoch"`
 	RequestsID string `json:"requestsId,omitempty"`
 	Offset     int64  `json:"offset"`
+	Term       int32  `json:"term,omitempty"`
 	Forwarded  uint64 `json:"forwarded,omitempty"`
 }
 
@@ -236,7 +237,7 @@ func row(s *machine.State, r machine.Row, b *projection.Batch) {
 	}
 	switch r.Kind {
 	case machine.RowPosition:
-		put(projection.KindPartition, keyPosition, encodeRow(positionRow{s.At, s.Epoch, s.RequestsID, s.Offset, s.Forwarded}))
+		put(projection.KindPartition, keyPosition, encodeRow(positionRow{s.At, s.Epoch, s.RequestsID, s.Offset, s.Term, s.Forwarded}))
 	case machine.RowPlan:
 		put(projection.KindPlan, []byte(r.ID), append([]byte{formatJSON}, s.Plans[r.ID].Recorded()...))
 	case machine.RowSource:

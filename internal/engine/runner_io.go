@@ -395,6 +395,9 @@ func (r *runner) consume(x opConsume) (res result) {
 	if x.topicID == "" {
 		from = topic.Partitions[r.partition].Start
 	}
+	if from, res.lost, err = r.kept(x, from, topic.Partitions[r.partition]); err != nil {
+		return result{err: err}
+	}
 	reader, err := r.e.log.Read(r.life, name, r.partition, from, topic.ID, eventlog.ReadUncommitted)
 	if err != nil {
 		return result{err: fmt.Errorf("read requests: %w", err)}
@@ -437,11 +440,32 @@ func (r *runner) consume(x opConsume) (res result) {
 		r.logger.Info("partition works again", "after", time.Since(since).Round(time.Millisecond))
 	}
 	r.e.owned(r.partition)
-	return result{offset: topic.Partitions[r.partition].End, topicID: topic.ID}
+	return result{offset: topic.Partitions[r.partition].End, topicID: topic.ID, lost: res.lost}
+}
+
+// kept is from where to read requests. Where consumed ones were lost, others may have got their
+// offsets: what stands there now is read, and what was decided before counts once. Protocol rule 14.
+func (r *runner) kept(x opConsume, from int64, have eventlog.Partition) (int64, bool, error) {
+	terms, ok := r.e.log.(eventlog.Terms)
+	if !ok || x.term == 0 || x.topicID == "" {
+		return from, false, nil
+	}
+	name := eventlog.RequestsTopic(r.e.log.App())
+	upto, err := terms.Kept(r.life, name, r.partition, from, x.term)
+	if err != nil {
+		return 0, false, fmt.Errorf("compare %s with what was consumed: %w", name, err)
+	}
+	upto = max(upto, have.Start)
+	if upto >= from {
+		return from, false, nil
+	}
+	r.logger.Error("the requests topic has lost records that were consumed, and perhaps others behind them: an unclean leader election, or disks that lost data; what stands at their offsets now is read",
+		"from", upto, "consumed", from, "end", have.End)
+	return upto, true, nil
 }
 
 func requestUnit(rec *eventlog.Record) unit {
-	u := unit{offset: rec.Offset, size: len(rec.Key) + len(rec.Value)}
+	u := unit{offset: rec.Offset, term: rec.Term, size: len(rec.Key) + len(rec.Value)}
 	if err := eventlog.DecodeRequest(rec.Value, &u.request); err != nil {
 		u.bad, u.reason = rec, "request can't be decoded: "+err.Error()
 	}

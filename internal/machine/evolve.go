@@ -132,9 +132,12 @@ func (s *State) position(e *eventlog.Event) {
 		return
 	}
 	if p.TopicID != s.RequestsID { // the log was copied: its requests count anew
-		s.Offset = 0
+		s.Offset, s.Term = 0, 0
 	}
-	s.RequestsID, s.Offset = p.TopicID, max(s.Offset, p.Offset)
+	s.RequestsID = p.TopicID
+	if p.Offset >= s.Offset {
+		s.Offset, s.Term = p.Offset, p.Term
+	}
 	s.Forwarded = max(s.Forwarded, p.Forwarded)
 	for _, m := range p.Sources {
 		s.Sources[m.Source] = m.Mark

@@ -292,6 +292,7 @@ type State struct {
 	Epoch      uint64
 	RequestsID string // topic id that Offset belongs to
 	Offset     int64  // next request
+	Term       int32  // of the request before it
 	Forwarded  uint64 // every event up to here has reached its targets
 	Plans      map[string]*Plan
 	Sources    map[eventlog.Source]eventlog.Mark

@@ -259,6 +259,7 @@ func Told(e *eventlog.Event, index int, from int32) eventlog.Request {
 type Position struct {
 	TopicID   string // of the requests topic
 	Offset    int64
+	Term      int32 // of the request before it
 	Forwarded uint64
 	AckNow    bool // an acknowledgement has waited long enough
 }
@@ -276,7 +277,10 @@ func (t *Turn) Close(p Position) {
 			return
 		}
 	}
-	pos := &eventlog.Position{TopicID: p.TopicID, Offset: max(p.Offset, s.Offset), Forwarded: max(p.Forwarded, s.Forwarded), Sources: t.marks, Refused: t.refused}
+	if p.Offset <= s.Offset && p.TopicID == s.RequestsID { // requests were read again
+		p.Offset, p.Term = s.Offset, s.Term
+	}
+	pos := &eventlog.Position{TopicID: p.TopicID, Offset: max(p.Offset, s.Offset), Term: p.Term, Forwarded: max(p.Forwarded, s.Forwarded), Sources: t.marks, Refused: t.refused}
 	if s.Rules.RefusalInMemory {
 		pos.Refused = nil
 	}
