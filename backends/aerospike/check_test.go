@@ -188,7 +188,7 @@ func TestNoServer(t *testing.T) {
 	if err == nil || len(err.Error()) > 600 || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("no server: %v", err)
 	}
-	if took := time.Since(began); took < 400*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(began); took < 400*time.Millisecond { // how much longer is the machine's affair
 		t.Errorf("it waited %v", took)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

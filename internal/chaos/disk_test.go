@@ -124,7 +124,7 @@ func fullUnder(t *testing.T, which, disk string) {
 		Orders: orders, Rate: rate, Serve: true, Feed: true, Shop: true,
 	}
 	w := launch(t, job)
-	w.until(time.Minute, func(w *process) bool { return w.acknowledged >= job.Orders/4 })
+	w.until(5*time.Minute, func(w *process) bool { return w.acknowledged >= job.Orders/4 })
 	ballast := filepath.Join(disk, "ballast")
 	fill(t, ballast)
 	before := w.acks()
@@ -132,10 +132,10 @@ func fullUnder(t *testing.T, which, disk string) {
 	t.Logf("the disk was full for 3 s; %d starts acknowledged before, %d since; the worker ended: %v", before, w.acks()-before, w.ended())
 	first := w
 	if which == "store" && !first.ended() {
-		first.says(30*time.Second, "the disk takes no writes")
+		first.says(5*time.Minute, "the disk takes no writes")
 		first.stdin.Close()
 		told := time.Now()
-		first.until(40*time.Second, func(*process) bool { return false })
+		first.until(5*time.Minute, func(*process) bool { return false })
 		if t.Logf("it was told to end, and had %v later: %v", time.Since(told).Round(time.Second), first.ended()); !first.ended() {
 			t.Error("told to end on the full disk, the worker did not")
 		}
@@ -143,7 +143,7 @@ func fullUnder(t *testing.T, which, disk string) {
 	first.kill()
 	w = launch(t, job)
 	told := func() bool { return strings.Contains(first.said()+w.said(), "no space left on device") }
-	for end := time.Now().Add(20 * time.Second); !told() && time.Now().Before(end); {
+	for end := time.Now().Add(5 * time.Minute); !told() && time.Now().Before(end); {
 		w.until(100*time.Millisecond, func(*process) bool { return false })
 		pause(t.Context(), 10*time.Millisecond) // where it has ended
 	}
@@ -158,7 +158,7 @@ func fullUnder(t *testing.T, which, disk string) {
 	if t.Logf("10 s after the disk was freed it has ended: %v, %v", w.ended(), w.err); w.ended() && w.err != nil {
 		w = launch(t, job)
 	}
-	w.wait(2 * time.Minute)
+	w.wait(10 * time.Minute)
 	report := check(t, job.Log, job.Orders, job.Store)
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
 }

@@ -55,7 +55,7 @@ func killAtPoints(t *testing.T, random *rand.Rand, job task, points []string) {
 		step, _, _ := strings.Cut(point, ".")
 		job.Fail = fmt.Sprintf("%s:%d", point, 1+random.IntN(passages[step]))
 		w := launch(t, job)
-		if w.until(time.Minute, func(*process) bool { return false }); !w.ended() {
+		if w.until(5*time.Minute, func(*process) bool { return false }); !w.ended() {
 			t.Fatalf("failpoint %s was not reached; %d starts acknowledged\n%s", job.Fail, w.acknowledged, w.tail())
 		}
 		if !strings.Contains(w.said(), "failpoint "+point+" kills") {
@@ -63,7 +63,7 @@ func killAtPoints(t *testing.T, random *rand.Rand, job task, points []string) {
 		}
 	}
 	job.Fail = ""
-	launch(t, job).wait(2 * time.Minute)
+	launch(t, job).wait(10 * time.Minute)
 	report := check(t, job.Log, job.Orders, job.Store)
 	t.Logf("killed at %d points; %d events, %d violations", len(points), report.Events, report.Violations)
 }

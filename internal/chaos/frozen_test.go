@@ -39,7 +39,7 @@ func TestFrozenWorkerIsRefusedKafka(t *testing.T) {
 	a, storeA := worker("a", "stop append.before:40")
 	b, storeB := worker("b", "stop commit.before:40")
 	for _, w := range []*process{a, b} {
-		w.says(time.Minute, "freezes this process")
+		w.says(5*time.Minute, "freezes this process")
 	}
 	c, storeC := worker("c", "")
 	c.takesAll(log)
@@ -49,11 +49,11 @@ func TestFrozenWorkerIsRefusedKafka(t *testing.T) {
 	// What was under way in other partitions may end because the worker has lost them. After the
 	// long form's wait the client has given up the append by itself.
 	refused := pick("did not answer in time", eventlog.ErrFenced.Error())
-	t.Logf("the frozen worker's append: %s", a.says(time.Minute, "refused append: ", refused))
-	t.Logf("the frozen worker's commit: %s", b.says(time.Minute, "refused commit: ", eventlog.ErrFenced.Error()))
-	awaitCompleted(t, log, orders, 2*time.Minute)
+	t.Logf("the frozen worker's append: %s", a.says(5*time.Minute, "refused append: ", refused))
+	t.Logf("the frozen worker's commit: %s", b.says(5*time.Minute, "refused commit: ", eventlog.ErrFenced.Error()))
+	awaitCompleted(t, log, orders, 10*time.Minute)
 	for _, w := range []*process{a, b, c} {
-		w.leave(30 * time.Second)
+		w.leave(5 * time.Minute)
 	}
 	report := check(t, url, orders, storeA, storeB, storeC)
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
@@ -75,14 +75,14 @@ func TestFrozenWriterIsRefusedKafka(t *testing.T) {
 		Orders: orders, Rate: pick(25.0, 20), Feed: true, Shop: true,
 	})
 	a := launch(t, task{Log: url, Store: server.url(), Dir: dir, Name: "a", Serve: true, Stay: true, Fail: "stop store.before:40"})
-	a.says(time.Minute, "freezes this process")
+	a.says(5*time.Minute, "freezes this process")
 	b := launch(t, task{Log: url, Store: server.url(), Dir: dir, Name: "b", Serve: true, Stay: true})
 	b.takesAll(log)
 	a.signal(syscall.SIGCONT)
-	t.Logf("the frozen worker's write: %s", a.says(time.Minute, "refused store: ", projection.ErrFenced.Error()))
-	awaitCompleted(t, log, orders, 2*time.Minute)
+	t.Logf("the frozen worker's write: %s", a.says(5*time.Minute, "refused store: ", projection.ErrFenced.Error()))
+	awaitCompleted(t, log, orders, 10*time.Minute)
 	for _, w := range []*process{a, b} {
-		w.leave(30 * time.Second)
+		w.leave(5 * time.Minute)
 	}
 	report := check(t, url, orders, server.url())
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
@@ -93,7 +93,7 @@ func TestFrozenWriterIsRefusedKafka(t *testing.T) {
 func (p *process) takesAll(log eventlog.Log) {
 	p.t.Helper()
 	began := time.Now()
-	if !p.until(3*time.Minute, func(p *process) bool { return p.works == int(log.Partitions()) }) {
+	if !p.until(10*time.Minute, func(p *process) bool { return p.works == int(log.Partitions()) }) {
 		p.t.Fatalf("a worker did not take all partitions; it works on %d\n%s", p.works, p.tail())
 	}
 	p.until(pick(45*time.Second, 0)-time.Since(began), func(*process) bool { return false })
@@ -210,7 +210,7 @@ func frozen(t *testing.T, step string, want error, storeURL string) {
 	g.await(t, func() bool { return len(b.Partitions()) > 0 && ready(b.Partitions()) >= int(log.Partitions())/2 })
 	g.open()
 	g.await(t, func() bool { return g.refused(want) > 0 })
-	awaitCompleted(t, log, orders, time.Minute)
+	awaitCompleted(t, log, orders, 10*time.Minute)
 	cancel()
 	running.Wait()
 	t.Logf("%d times %s was refused: %v", g.refused(want), step, want)
@@ -295,7 +295,7 @@ func (g *gate) refused(want error) (n int) {
 
 func (g *gate) await(t *testing.T, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); {
+	for end := time.Now().Add(5 * time.Minute); !holds(); {
 		if time.Now().After(end) {
 			g.mu.Lock()
 			defer g.mu.Unlock()

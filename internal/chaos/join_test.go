@@ -32,11 +32,11 @@ func TestWorkerJoinsAndLeavesKafka(t *testing.T) {
 			w.kill()
 			killed++
 		} else {
-			w.leave(30 * time.Second)
+			w.leave(5 * time.Minute)
 		}
 	}
-	awaitCompleted(t, log, job.Orders, 3*time.Minute)
-	steady.leave(30 * time.Second)
+	awaitCompleted(t, log, job.Orders, 10*time.Minute)
+	steady.leave(5 * time.Minute)
 	report := check(t, url, job.Orders, job.Store, other.Store)
 	t.Logf("joined %d times, killed %d times; %d events, %d violations", rounds, killed, report.Events, report.Violations)
 }

@@ -38,7 +38,7 @@ func TestKilledWorkerAndDeletedStoreKafka(t *testing.T) {
 			if kill%4 != 0 {
 				return
 			}
-			w.until(20*time.Second, func(w *process) bool { return w.acknowledged >= 20 })
+			w.until(5*time.Minute, func(w *process) bool { return w.acknowledged >= 20 })
 			restart(t, b)
 			t.Logf("the broker was killed and is back; %d starts acknowledged in this life", w.acks())
 		}
@@ -70,12 +70,12 @@ func TestKilledBrokerKafka(t *testing.T) {
 	began := time.Now()
 	for kill := range kills {
 		now := (kill*job.Orders + random.IntN(job.Orders)) / kills
-		w.until(2*time.Minute, func(w *process) bool { return w.acknowledged >= now })
+		w.until(5*time.Minute, func(w *process) bool { return w.acknowledged >= now })
 		at := time.Since(began)
 		restart(t, b)
 		t.Logf("broker killed at %v with %d starts acknowledged, back at %v", at.Round(time.Millisecond), now, time.Since(began).Round(time.Millisecond))
 	}
-	w.wait(5 * time.Minute)
+	w.wait(10 * time.Minute)
 	t.Logf("all completed after %v", time.Since(began).Round(time.Millisecond))
 	report := check(t, job.Log, job.Orders, job.Store)
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
@@ -100,7 +100,7 @@ func killWorkers(t *testing.T, random *rand.Rand, job task, kills int, during fu
 			t.Logf("kill %d at %v, %d starts acknowledged in this life", kill, time.Since(began).Round(time.Millisecond), w.acknowledged)
 		}
 	}
-	launch(t, job).wait(5 * time.Minute)
+	launch(t, job).wait(10 * time.Minute)
 	t.Logf("%d kills, all completed after %v", kills, time.Since(began).Round(time.Millisecond))
 }
 
@@ -113,7 +113,7 @@ func killAt(t *testing.T, random *rand.Rand, w *process, most int) {
 		after = 1 + random.IntN(most)
 	}
 	if after > 0 {
-		w.until(time.Minute, func(w *process) bool { return w.acknowledged >= after })
+		w.until(5*time.Minute, func(w *process) bool { return w.acknowledged >= after })
 	}
 	w.until(time.Duration(random.IntN(pick(2000, 500)))*time.Millisecond, func(*process) bool { return false })
 	w.kill()

@@ -127,7 +127,7 @@ func poison(t *testing.T, logURL, storeURL string, broker *kadm.Client) {
 	if err := eng.Register(def); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() {

@@ -225,7 +225,7 @@ func (s *redisServer) ask(args ...any) any {
 // until polls for at most 20 s.
 func (s *redisServer) until(what string, holds func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); pause(s.t.Context(), 20*time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !holds(); pause(s.t.Context(), 20*time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("waited 20 s until %s; the server says:\n%s", what, s.log.String())
 		}

@@ -28,7 +28,7 @@ func TestLostRepliesKafka(t *testing.T) {
 		Orders: pick(2000, 300), Rate: pick(33.0, 30), Serve: true, Feed: true, Shop: true,
 	}
 	began := time.Now()
-	launch(t, job).wait(5 * time.Minute)
+	launch(t, job).wait(10 * time.Minute)
 	t.Logf("all completed after %v; lost %d replies to Produce and %d to EndTxn", time.Since(began).Round(time.Millisecond), x.count(produceKey), x.count(endTxnKey))
 	for _, key := range []int16{produceKey, endTxnKey} {
 		if x.count(key) < 5 {

@@ -33,13 +33,14 @@ func TestStoreSlowEmbedded(t *testing.T) {
 		w := newStoreWorld(t, url)
 		w.feed(pick(2000, 200), 100)
 		w.awaitAcked(20)
+		held := make(chan struct{})
+		w.store.held.Store(&held)
+		w.awaitAcked(100) // none of them has waited for a write
 		w.store.delay.Store(int64(2 * time.Second))
-		began := time.Now()
+		w.store.held.Store(nil)
+		close(held)
 		w.awaitAcked(int64(w.orders))
-		if took, most := time.Since(began), time.Duration(w.orders)*20*time.Millisecond; took > most {
-			t.Errorf("with a slow store the starts took %v, want less than %v", took, most)
-		}
-		awaitCompleted(t, w.log, w.orders, time.Minute)
+		awaitCompleted(t, w.log, w.orders, 10*time.Minute)
 		w.store.lag.Store(int64(2 * time.Second))
 		w.feed(8, 100)
 		w.awaitAcked(8)
@@ -228,7 +229,7 @@ func TestStoreHangsEmbedded(t *testing.T) {
 			t.Errorf("the engine took all of %d starts", w.orders)
 		}
 		close(held)
-		awaitCompleted(t, w.log, w.orders, 5*time.Minute)
+		awaitCompleted(t, w.log, w.orders, 10*time.Minute)
 		w.finish()
 	})
 }

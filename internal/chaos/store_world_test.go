@@ -71,7 +71,7 @@ func (s *redisServer) start() {
 	if s.gone, err = kafkatest.StartChild(s.cmd); err != nil {
 		s.t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; pause(s.t.Context(), 20*time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); ; pause(s.t.Context(), 20*time.Millisecond) {
 		err := s.try("PING")
 		if err == nil || client.HasErrorPrefix(err, "NOAUTH") {
 			return
@@ -334,12 +334,12 @@ func (w *storeWorld) feed(orders int, rate float64) {
 	})
 }
 
-// await polls for a minute.
+// await polls for five minutes.
 func (w *storeWorld) await(what string, holds func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(time.Minute); !holds(); pause(w.t.Context(), 10*time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !holds(); pause(w.t.Context(), 10*time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("waited a minute until %s; ready: %v; %+v\n%s", what, w.notReady(), w.eng.Partitions(), w.tail())
+			w.t.Fatalf("waited five minutes until %s; ready: %v; %+v\n%s", what, w.notReady(), w.eng.Partitions(), w.tail())
 		}
 	}
 }
@@ -394,7 +394,7 @@ func (w *storeWorld) watermarks() []uint64 {
 // finish lets all orders complete and looks at what is left.
 func (w *storeWorld) finish() audit.Report {
 	w.t.Helper()
-	awaitCompleted(w.t, w.log, w.orders, 2*time.Minute)
+	awaitCompleted(w.t, w.log, w.orders, 10*time.Minute)
 	w.awaitReady()
 	if err := rest(w.t.Context(), w.log); err != nil {
 		w.t.Fatal(err)

@@ -92,7 +92,7 @@ func deleteTopic(t *testing.T, adm *kadm.Client, name string) {
 func TestDeletedTopicOfUsersKafka(t *testing.T) {
 	begin(t)
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	addr := brokers(t)
 	logURL, storeURL := kafkaURL(addr), "pebble:"+filepath.Join(t.TempDir(), "store")
@@ -155,7 +155,7 @@ func TestDeletedTopicOfUsersKafka(t *testing.T) {
 func TestDeletedEventsAreRefusedKafka(t *testing.T) {
 	begin(t)
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	addr := brokers(t)
 	logURL, storeURL := kafkaURL(addr), "pebble:"+filepath.Join(t.TempDir(), "store")

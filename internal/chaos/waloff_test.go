@@ -18,7 +18,7 @@ func TestKilledWorkerWithoutStoreLog(t *testing.T) {
 	for range pick(10, 3) {
 		killAt(t, random, launch(t, job), max(1, job.Orders/8))
 	}
-	launch(t, job).wait(5 * time.Minute)
+	launch(t, job).wait(10 * time.Minute)
 	report := check(t, job.Log, job.Orders, job.Store)
 	t.Logf("%d events, %d violations", report.Events, report.Violations)
 }
