@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,8 +94,9 @@ func TestCopyLog(t *testing.T) {
 			}
 			return r.Violations == 0 && !r.Moved
 		})
-		if err := quietCopy(ctx, log); !errors.Is(err, ErrNotQuiet) {
-			t.Errorf("a copy while the engine runs: %v", err)
+		// It waits for the engine to end, for ten seconds, and is refused then.
+		if err, wrote := hurriedCopy(t, log); !errors.Is(err, context.DeadlineExceeded) || wrote != nil {
+			t.Errorf("a copy while the engine runs: %v, and it has written: %v", err, wrote)
 		}
 		untilAtRest(t, log, store)
 		stop()
@@ -163,17 +165,18 @@ func deliverTwice(ctx context.Context, t *testing.T, log eventlog.Log, order, no
 	}
 }
 
-// quietCopy copies into nowhere, in a hurry.
-func quietCopy(ctx context.Context, log eventlog.Log) error {
+// hurriedCopy is a copy that is given up after a moment, and what it has written until then.
+func hurriedCopy(t *testing.T, log eventlog.Log) (err, wrote error) {
+	t.Helper()
 	to, err := embedlog.OpenMemory(embedlog.Options{Partitions: log.Partitions()})
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
 	defer to.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, 200*time.Millisecond, ErrNotQuiet)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	_, err = CopyLog(ctx, log, to, CopyOptions{})
-	return err
+	return err, empty(t.Context(), to)
 }
 
 // instancesOf are all instances by the log, without what counts events of the partition.
@@ -232,5 +235,25 @@ func TestCopyLogRefuses(t *testing.T) {
 	}
 	if _, err := New(ctx, Config{Log: copied, Store: store, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, ErrForeignStore) {
 		t.Errorf("the old log's store: %v", err)
+	}
+	// Somebody writes to the source meanwhile, which no group tells.
+	third, err := embedlog.OpenMemory(embedlog.Options{Partitions: log.Partitions()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	write := sync.OnceValue(func() error {
+		return log.Publish(ctx, eventlog.Record{Topic: eventlog.DeadLetterTopic(log.App()), Partition: 0, Value: []byte("{}")})
+	})
+	_, err = CopyLog(ctx, log, third, CopyOptions{Progress: func(int64, int64) {
+		if err := write(); err != nil {
+			t.Error(err)
+		}
+	}})
+	if !errors.Is(err, ErrNotQuiet) || !strings.Contains(err.Error(), "has got records meanwhile") {
+		t.Errorf("a source that was written to meanwhile: %v", err)
+	}
+	if _, err := New(ctx, Config{Log: third, Store: memStore(t), Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, ErrUnfinished) {
+		t.Errorf("an engine on what was copied until then: %v", err)
 	}
 }
