@@ -96,6 +96,9 @@ func list(ctx context.Context, e *env, a listArgs) (err error) {
 	if len(found) == 0 && from.whole && a == (listArgs{limit: a.limit}) {
 		e.note("application %s has no instances; another one is named in the log's URL", app)
 	}
+	if len(found) == 0 {
+		e.noteUndefined(ctx, from, a.definition)
+	}
 	switch e.output {
 	case "json":
 		return e.print(found)
@@ -121,6 +124,9 @@ type lister struct {
 	count func(context.Context, engine.Filter) (map[string]int64, map[int32]uint64, error)
 	close func() error
 	whole bool // no partition is missing
+	// defined is engine.ErrUnknownDefinition where no definition with the name was registered; nil
+	// where that can't be told
+	defined func(ctx context.Context, name string) error
 	// versions are numbers of definitions by the hashes of their plans, where JSON is printed
 	versions map[string]int
 }
@@ -149,6 +155,10 @@ func (e *env) listFrom(ctx context.Context, at string) (l lister, app string, er
 			return engine.ReadCount(ctx, store, f)
 		},
 		close: func() error { return errors.Join(store.Close(), log.Close()) },
+		defined: func(ctx context.Context, name string) error {
+			_, err := engine.ReadDefinition(ctx, log, name)
+			return err
+		},
 	}
 	topic, err := log.Topic(ctx, eventlog.EventsTopic(log.App()))
 	if err != nil {
@@ -230,6 +240,16 @@ func (e *env) listPast(ctx context.Context, p engine.Point) (l lister, app strin
 	}, log.App(), nil
 }
 
+// noteUndefined tells who found nothing that there never was a definition of the name.
+func (e *env) noteUndefined(ctx context.Context, from lister, name string) {
+	if name == "" || from.defined == nil {
+		return
+	}
+	if err := from.defined(ctx, name); errors.Is(err, engine.ErrUnknownDefinition) {
+		e.note("--definition: %v", err)
+	}
+}
+
 func (e *env) versions(ctx context.Context, log eventlog.Log) (map[string]int, error) {
 	if !e.asJSON() {
 		return nil, nil
@@ -254,6 +274,9 @@ func (e *env) count(ctx context.Context, from lister, f engine.Filter) error {
 	for _, name := range slices.Sorted(maps.Keys(n)) {
 		slash := max(strings.LastIndexByte(name, '/'), 0)
 		l = append(l, counted{name[:slash], name[slash+1:], n[name]})
+	}
+	if len(l) == 0 {
+		e.noteUndefined(ctx, from, f.Definition)
 	}
 	switch e.output {
 	case "json":

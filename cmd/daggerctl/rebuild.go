@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,9 +46,9 @@ func rebuildCommand(e *env) *cobra.Command {
 type rebuilt struct {
 	Partition int32  `json:"partition"`
 	Events    int64  `json:"events"`
-	AsOf      uint64 `json:"as_of"`
+	AsOf      uint64 `json:"asOf"`
 	From      uint64 `json:"from,omitempty"`
-	ByOwner   bool   `json:"by_owner,omitempty"`
+	ByOwner   bool   `json:"byOwner,omitempty"`
 }
 
 // rebuild folds partitions of the store again.
@@ -132,6 +133,9 @@ func (e *env) printRebuilt(list []engine.Rebuilt) error {
 // openBucket opens a bucket of snapshots.
 func openBucket(ctx context.Context, raw string) (snapshot.Bucket, error) {
 	b, err := snapshot.OpenBucket(ctx, raw)
+	if scheme, _, _ := strings.Cut(raw, ":"); errors.Is(err, snapshot.ErrURL) || !slices.Contains(snapshot.Schemes(), scheme) {
+		return nil, &statusError{statusUsage, err}
+	}
 	if err != nil {
 		return nil, unreachable(err)
 	}

@@ -80,7 +80,7 @@ func snapshotCommand(e *env) *cobra.Command {
 // taken is the snapshot of one partition.
 type taken struct {
 	Partition int32  `json:"partition"`
-	AsOf      uint64 `json:"as_of"`
+	AsOf      uint64 `json:"asOf"`
 	Rows      int64  `json:"rows"`
 	Bytes     int64  `json:"bytes"`
 	SHA256    string `json:"sha256"`

@@ -78,6 +78,9 @@ func command(e *env, started func(context.Context)) *cobra.Command {
 		if e.timeout < 0 {
 			return failure(statusUsage, "--timeout is negative; 0 is never")
 		}
+		if f := c.Flags().Lookup("parallel"); f != nil && strings.HasPrefix(f.Value.String(), "-") {
+			return failure(statusUsage, "--parallel is negative; 0 is as many as there are processors")
+		}
 		if err := oneOf("output", e.output, "table", "json", "jsonl"); err != nil {
 			return err
 		}

@@ -50,6 +50,9 @@ func listSnapshots(ctx context.Context, e *env, from string) (err error) {
 	for _, name := range damaged {
 		e.note("%s can't be read", clean(name))
 	}
+	if len(found) == 0 {
+		e.note("there are no snapshots of %s in %s", log.App(), b.URL())
+	}
 	list := []kept{}
 	for _, m := range found {
 		list = append(list, kept{taken{m.Partition, m.N, m.Rows, m.Bytes, m.SHA256, m.Object}, m.Taken})

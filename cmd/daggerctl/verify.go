@@ -50,7 +50,7 @@ type verified struct {
 	Instances   int64             `json:"instances"`
 	Differences int64             `json:"differences"`
 	Unindexed   int64             `json:"unindexed,omitempty"`
-	AsOf        map[string]uint64 `json:"as_of"` // event numbers, by partition
+	AsOf        map[string]uint64 `json:"asOf"` // event numbers, by partition
 	First       []string          `json:"first,omitempty"`
 	// Found is First with what differs.
 	Found []engine.Difference `json:"found,omitempty"`
