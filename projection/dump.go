@@ -6,22 +6,22 @@ import (
 	"errors"
 )
 
-// ErrMoves: the partition changes faster than it can be read whole at one event.
+// ErrMoves: the partition changes so fast that it can't be read whole as of one event.
 var ErrMoves = errors.New("projection: the partition moves while it is read")
 
-// Dumper is a View whose Dump knows its watermark. A view need not be one.
+// Dumper is implemented by a View whose Dump can tell the watermark of its rows.
 type Dumper interface {
-	// DumpAt is Dump and the watermark of the rows that it gave.
+	// DumpAt is Dump, and returns the watermark to which the rows belong.
 	DumpAt(ctx context.Context, f func(Row) error) (Watermark, error)
 }
 
 // dumpTries is how often a view that is no Dumper is read before it is called moving.
 const dumpTries = 5
 
-// DumpAt calls f with every row of a partition, ordered by kind and key, and returns the
-// watermark that they belong to. f must not keep the slices, nor use the partition. Where the
-// view is no Dumper, all rows are in memory before f is called, and a partition that changes
-// all the time is ErrMoves.
+// DumpAt calls f with every row of a partition, ordered by kind and key, and returns the watermark
+// to which they belong. f must neither keep the slices nor use the partition. If the view is no
+// Dumper, all rows are read into memory before f is called, and the error is ErrMoves if the
+// partition changes all the time.
 func DumpAt(ctx context.Context, v View, f func(Row) error) (Watermark, error) {
 	if d, ok := v.(Dumper); ok {
 		return d.DumpAt(ctx, f)

@@ -12,24 +12,24 @@ import (
 	"github.com/godagger/dagger/eventlog"
 )
 
-// ErrHistory: the events that a store has folded are not those of the log, or the log no
-// longer has the ones that come next.
+// ErrHistory: the events that a store has folded are not those of the log, or the log no longer has
+// the events that come next.
 var ErrHistory = errors.New("projection: the store's events are not in the log")
 
-// Fold is a projection that a user writes: it does to tx what an event means. It is called with
-// the events of a partition in order, each exactly once as far as tx tells: what it does
-// elsewhere is repeated after a crash. It must depend on nothing but the event and what tx
-// has. An error ends Follow; nothing of its batch is applied.
+// Fold is a projection that you write: it changes the rows of tx as the event demands. It is called
+// with the events of a partition in their order, each once. That is true for tx, also after a crash;
+// whatever else it does may be repeated. It must depend on nothing but the event and the rows of tx.
+// An error ends Follow, and nothing of the batch is applied.
 type Fold func(ctx context.Context, tx *Tx, e *eventlog.Event) error
 
-// FollowOptions tune Follow. The zero value is the default.
+// FollowOptions say how Follow works. The zero value is a good choice.
 type FollowOptions struct {
 	Partitions []int32      // each once; nil: all
-	Batch      int          // most events in one apply; 0 = 1,000
-	UntilEnd   bool         // return when everything is folded that was in the log at first
-	Logger     *slog.Logger // of errors after which it is tried again; nil: slog.Default()
-	// Cursor is told now and then which events of a partition are still needed, so that a
-	// policy of snapshots does not trim them; see snapshot.CursorIn. nil: nobody is.
+	Batch      int          // events that are applied at once, at most; 0 = 1,000
+	UntilEnd   bool         // return when everything is folded that is in the log at the call
+	Logger     *slog.Logger // for errors after which Follow tries again; nil: slog.Default()
+	// Cursor is called now and then with the number of the first event of a partition that is still
+	// needed, so that snapshots do not let the log drop it; see snapshot.CursorIn. May be nil.
 	Cursor func(ctx context.Context, partition int32, needs uint64, logID string) error
 }
 
@@ -40,13 +40,14 @@ const (
 	backoffMax     = 5 * time.Second
 )
 
-// Follow folds the events of the log into a store of its own, which is opened for an
-// application name of its own, and goes on as they come. Rows and watermark are one unit: after
-// a crash it goes on where the store is. It returns nil when ctx ends. One process follows into
-// a store: a second one takes the partitions, and the first ends with ErrFenced. Errors of the
-// log and the store are tried again, but for those that stay: of the fold, ErrFenced,
-// ErrForeign, ErrHistory, ErrTooLarge, and an event that can't be read. A store whose rows are
-// lost is folded anew.
+// Follow folds the events of the log into a store, and goes on as new ones come, until ctx ends; then
+// it returns nil. The store must be one of its own, opened for an application name of its own. Rows
+// and watermark change together, so after a crash Follow goes on where the store is. Only one
+// process can follow into a store: a second one takes over, and the first ends with ErrFenced.
+//
+// Errors of the log and the store are tried again, except for those that stay: errors of fold,
+// ErrFenced, ErrForeign, ErrHistory, ErrTooLarge, and an event that can't be read. If the store has
+// lost rows, they are folded again from the beginning.
 func Follow(ctx context.Context, log eventlog.Log, store Store, fold Fold, o FollowOptions) error {
 	if o.Batch <= 0 {
 		o.Batch = followBatch

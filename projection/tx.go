@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Tx is what a Fold reads and changes: the rows of one partition, which are written with the
-// watermark when the batch ends. It is used by one goroutine, during the call only.
+// Tx has the rows of one partition, for a Fold to read and change. The changes are written together
+// with the watermark when the batch ends. It may be used only during the call of the Fold, by one
+// goroutine.
 type Tx struct {
 	part      Partition
 	partition int32

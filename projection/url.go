@@ -14,14 +14,15 @@ import (
 	"time"
 )
 
-// Parameters are those of a store's URL, as its driver reads them. The first mistake stays:
-// what is read after it is empty, and Err tells it. No error has a secret in it.
+// Parameters reads the query parameters of a store's URL for its driver. After the first mistake all
+// further values are empty, and Err returns the mistake. No error contains a secret.
 type Parameters struct {
 	values url.Values
 	err    error
 }
 
-// ParseParameters refuses parameters that are not known, and empty ones.
+// ParseParameters reads the parameters of a URL. Parameters that are not known, or empty, are
+// mistakes.
 func ParseParameters(u *url.URL, known ...string) *Parameters {
 	values, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -44,10 +45,10 @@ func (p *Parameters) refuse(format string, args ...any) {
 	}
 }
 
-// Err is the first mistake.
+// Err returns the first mistake, or nil.
 func (p *Parameters) Err() error { return p.err }
 
-// All are the values of a parameter that may be repeated.
+// All returns the values of a parameter that may be repeated.
 func (p *Parameters) All(name string) []string {
 	if p.err != nil {
 		return nil
@@ -55,7 +56,7 @@ func (p *Parameters) All(name string) []string {
 	return p.values[name]
 }
 
-// Text is the value of a parameter; "" where it is not given.
+// Text returns the value of a parameter; "" if it is not given.
 func (p *Parameters) Text(name string) string {
 	list := p.All(name)
 	if len(list) > 1 {
@@ -67,7 +68,7 @@ func (p *Parameters) Text(name string) string {
 	return list[0]
 }
 
-// OneOf is the value of a parameter that has few; "" where it is not given.
+// OneOf returns the value of a parameter, which must be one of values; "" if it is not given.
 func (p *Parameters) OneOf(name string, values ...string) string {
 	s := p.Text(name)
 	if s != "" && !slices.Contains(values, s) {
@@ -77,7 +78,7 @@ func (p *Parameters) OneOf(name string, values ...string) string {
 	return s
 }
 
-// Number is a number from least to most; 0 where it is not given.
+// Number returns a number from least to most; 0 if it is not given.
 func (p *Parameters) Number(name string, least, most int) int {
 	s := p.Text(name)
 	if s == "" {
@@ -91,7 +92,7 @@ func (p *Parameters) Number(name string, least, most int) int {
 	return n
 }
 
-// Duration is above 0; it is 0 where it is not given.
+// Duration returns a duration above 0; 0 if it is not given.
 func (p *Parameters) Duration(name string) time.Duration {
 	s := p.Text(name)
 	if s == "" {
@@ -105,8 +106,8 @@ func (p *Parameters) Duration(name string) time.Duration {
 	return d
 }
 
-// Secret is what the file that a parameter names holds, without the end of its line; "" where
-// it is not given.
+// Secret returns the contents, without the end of the line, of the file that a parameter names; ""
+// if it is not given.
 func (p *Parameters) Secret(name string) string {
 	file := p.Text(name)
 	if file == "" {
@@ -119,8 +120,8 @@ func (p *Parameters) Secret(name string) string {
 	return strings.TrimRight(string(data), "\r\n")
 }
 
-// Certificates adds to a TLS configuration what the files (PEM) named by ca, cert and key hold,
-// and says whether one is given.
+// Certificates adds the PEM files that the parameters ca, cert and key name to a TLS configuration,
+// and says whether one of them is given.
 func (p *Parameters) Certificates(c *tls.Config) (given bool) {
 	ca, cert, key := p.Text("ca"), p.Text("cert"), p.Text("key")
 	if ca+cert+key == "" || c == nil {
@@ -149,8 +150,9 @@ func (p *Parameters) Certificates(c *tls.Config) (given bool) {
 	return true
 }
 
-// Login is the user and the password of a URL; password_file may have the password instead. A
-// user alone is refused: it may be a password in a wrong place.
+// Login returns the user and the password of a URL; the password may be in the file that the
+// parameter password_file names. A user without a password is a mistake: it may be a password in
+// the wrong place.
 func (p *Parameters) Login(u *url.URL) (user, password string) {
 	if u.User != nil {
 		user = u.User.Username()
@@ -168,8 +170,8 @@ func (p *Parameters) Login(u *url.URL) (user, password string) {
 	return user, password
 }
 
-// Addresses are host:port,host:port of a URL and what is added to them, with a port where it is
-// missing.
+// Addresses returns the host:port pairs of a URL's host and of more, with the default port where one
+// has none.
 func (p *Parameters) Addresses(u *url.URL, port string, more ...string) (list []string) {
 	if u.Host != "" {
 		more = append(strings.Split(u.Host, ","), more...)
