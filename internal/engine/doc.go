@@ -61,8 +61,10 @@
 //	engine.go, run.go      Config; Engine and its Run: membership, runners, relays, shutdown
 //	relay.go, relay_spec.go, trigger.go, relay_run.go
 //	                       messages for listeners, and messages that start or stop instances
-//	observer.go, problems.go
-//	                       metrics, and what keeps the process from being ready
+//	assigned.go            a goroutine for each partition that a consumer group assigns
+//	observer.go, problems.go, absence.go, letters.go
+//	                       metrics; what keeps the process from being ready; a log or store that
+//	                       does not answer; a line in the engine's log about dead letters
 //
 // Calls and questions:
 //
@@ -77,7 +79,8 @@
 //	fold.go, instance.go   the state of one instance
 //	asof.go, asof_all.go, point.go
 //	                       one instance, or all of them, as of an earlier moment
-//	named.go, walk.go      the events of one instance, without reading those of all others
+//	named.go, search.go, walk.go
+//	                       the events of one instance, without reading those of all others
 //	history.go, history_diff.go
 //	                       what happened to an instance; what differs between two states
 //	folder.go              a whole partition, folded by the owner's own steps; the next group
