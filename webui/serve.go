@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// DefaultAddress is where Listen listens when it is told nothing.
+// DefaultAddress is the address of Listen("").
 const DefaultAddress = "127.0.0.1:6066"
 
-// Listen listens on a host and port. "" is DefaultAddress, and no host (":8080") means this
-// machine alone: who wants more names it ("0.0.0.0:8080"), and puts something in front that
+// Listen listens on a host and port. "" is DefaultAddress. Without a host (":8080") only this machine
+// can connect: to let others in, name the host ("0.0.0.0:8080"), and put something in front that
 // knows who may do what.
 func Listen(address string) (net.Listener, error) {
 	if address == "" {
@@ -36,8 +36,8 @@ func Listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// URL is where a listener is reached, for workflow.Config.Address. One that listens on all
-// addresses of this machine is reached by the machine's name.
+// URL returns the URL of a listener, for workflow.Config.Address. If it listens on all addresses of
+// this machine, the URL has the machine's name.
 func URL(l net.Listener) string {
 	a, ok := l.Addr().(*net.TCPAddr)
 	if !ok {
@@ -57,10 +57,9 @@ func URL(l net.Listener) string {
 // drainTime is how long requests may go on after Serve was told to end.
 const drainTime = 5 * time.Second
 
-// Serve answers requests until ctx ends, lets those under way end for five seconds, and
-// returns nil. It closes the listener. Where that is of this machine alone, so must be the
-// host that a request names: a page of elsewhere can't reach it by a name that was made to
-// point here.
+// Serve answers requests until ctx ends, gives those under way five seconds to end, and returns nil.
+// It closes the listener. If only this machine can connect to l, requests must name a host of this
+// machine: a web page from elsewhere can't reach the handler by a DNS name that points here.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsLoopback() {
 		h = localHost(h)

@@ -1,16 +1,17 @@
-// Package webui is the engine's HTTP side: one http.Handler that any program can mount, under
-// its root or, with http.StripPrefix, anywhere else. docs/http.md describes every path:
+// Package webui is the HTTP API of an engine: one http.Handler that a program mounts at its root
+// or, with http.StripPrefix, anywhere else. docs/http.md describes every path:
 //
 //	/livez /readyz /metrics        health and metrics
 //	/api/v1/instances...           start, look at, list, stop and retry instances, also as they were
 //	/api/v1/operations...          verify, rebuild and copy the store
-//	/tasks/... /service/ready      the paths of the seed, in its shapes
-//	/peers/v1/...                  for other workers, see workflow.Config.Address
+//	/tasks/... /service/ready      the paths of Wayfair's Dagger for Python, in its shapes
+//	/peers/v1/...                  for other engines; see workflow.Config.Address
 //
-// A GET changes nothing. Errors are application/problem+json. There is no authentication:
-// whoever can reach the handler can do what it offers, see Options.ReadOnly; wrap the handler, and
-// say with workflow.WithCaller who calls. Listen keeps to
-// this machine unless told otherwise.
+// A GET changes nothing. Errors are application/problem+json.
+//
+// There is no authentication: whoever reaches the handler can do all that it offers. Put a handler
+// with your login around it, which says with workflow.WithCaller who makes the call, or set
+// Options.ReadOnly. Listen accepts connections only from this machine unless told otherwise.
 package webui
 
 import (
@@ -20,17 +21,17 @@ import (
 	"github.com/godagger/dagger/workflow"
 )
 
-// Options of a handler. The zero value works.
+// Options of the handler. The zero value works.
 type Options struct {
-	Metrics      http.Handler  // of /metrics, e.g. from telemetry/prom; nil: 404
+	Metrics      http.Handler  // serves /metrics, for example that of telemetry/prom; nil: 404
 	ReadyTimeout time.Duration // how long /readyz may ask the log and the store; 0 = 2 s
 	ReadOnly     bool          // refuse everything that changes something
-	// Checkpoints is a directory of this machine. Where it is named, POST
-	// /api/v1/store/checkpoint?name=NAME copies the engine's store into a new directory in it
-	// while the engine works.
+	// Checkpoints is a directory of this machine. If it is set, POST
+	// /api/v1/store/checkpoint?name=NAME copies the engine's store into a new directory NAME in
+	// it, while the engine works.
 	Checkpoints string
-	// Imports are URLs of empty logs by name. Where there are some, POST /api/v1/import?to=NAME
-	// makes a new application of an export in one of them.
+	// Imports are the URLs of empty logs, by name. If there are any, POST /api/v1/import?to=NAME
+	// makes a new application in one of them from an export.
 	Imports map[string]string
 }
 
@@ -43,7 +44,7 @@ type server struct {
 	Options
 }
 
-// New makes the handler of an engine, which may not run yet.
+// New makes the handler of an engine. The engine need not run yet.
 func New(eng *workflow.Engine, o Options) http.Handler {
 	if o.ReadyTimeout <= 0 {
 		o.ReadyTimeout = 2 * time.Second

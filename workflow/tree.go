@@ -7,11 +7,11 @@ import (
 	"github.com/godagger/dagger/internal/seedview"
 )
 
-// Tree is an instance, or a process or task of one, in the JSON shape that users of the seed
-// know. It is what Config.UpdatesTopic carries; docs/http.md explains its fields.
+// Tree is an instance, or a process or task in one, in the JSON shape that Wayfair's Dagger for
+// Python has. Config.UpdatesTopic gets it. docs/http.md explains its fields.
 type Tree = seedview.Node
 
-// Tree is the instance with all its processes and tasks, as it is now, or ErrNotFound.
+// Tree returns the instance with all its processes and tasks, as it is now, or ErrNotFound.
 func (e *Engine) Tree(ctx context.Context, id string) (*Tree, error) {
 	i, err := e.run.Get(ctx, id)
 	if err != nil {
@@ -20,8 +20,8 @@ func (e *Engine) Tree(ctx context.Context, id string) (*Tree, error) {
 	return seedview.Tree(i, e.run.FindPlan(ctx, i.Plan)), nil
 }
 
-// Trees is List with each instance as a Tree, without what is inside it. cursor is that of the
-// next page; "" = this is the last.
+// Trees is List with each instance as a Tree, without what is inside it. cursor is that of the next
+// page; "" = there is none.
 func (e *Engine) Trees(ctx context.Context, f Filter) (trees []*Tree, cursor string, err error) {
 	p, err := e.run.List(ctx, f.engine())
 	if err != nil {

@@ -35,7 +35,8 @@ import (
 	"github.com/godagger/dagger/workflow"
 )
 
-// Kit is an engine that runs, with what a test does to it. One goroutine uses it.
+// Kit is a running engine in a test. One goroutine uses it. Its methods end the test when something
+// is wrong.
 type Kit struct {
 	// Engine is the engine, for what the kit has no method for.
 	Engine *workflow.Engine
@@ -95,7 +96,8 @@ func requireBubble(t testing.TB) {
 	synctest.Wait()
 }
 
-// Start starts an instance; "" makes up an id. It goes as far as it can at once.
+// Start starts an instance; "" makes up an id. When it returns, the instance has come as far as it
+// can without waiting.
 func Start[P any](k *Kit, d *workflow.Definition[P], id string, p P) *workflow.Handle[P] {
 	k.t.Helper()
 	h, err := d.Start(context.Background(), k.Engine, id, p)
@@ -106,7 +108,8 @@ func Start[P any](k *Kit, d *workflow.Definition[P], id string, p P) *workflow.H
 	return h
 }
 
-// Deliver publishes a message to a topic, as JSON unless it is a []byte.
+// Deliver publishes a message to a topic: a []byte as it is, anything else as JSON. When it returns,
+// the instances that wait for it have reacted.
 func (k *Kit) Deliver(topic string, message any) {
 	k.t.Helper()
 	value, raw := message.([]byte)
@@ -122,7 +125,7 @@ func (k *Kit) Deliver(topic string, message any) {
 	k.settle()
 }
 
-// Advance lets virtual time pass.
+// Advance lets virtual time pass: whatever becomes due meanwhile has happened when it returns.
 func (k *Kit) Advance(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -130,7 +133,7 @@ func (k *Kit) Advance(d time.Duration) {
 
 func (k *Kit) settle() { k.Advance(pause) }
 
-// Sent is what Command tasks, and Deliver, have put into a topic so far, decoded as M.
+// Sent returns the messages in a topic, decoded as M: those of Command tasks and of Deliver.
 func Sent[M any](k *Kit, topic string) []M {
 	k.t.Helper()
 	var messages []M
