@@ -158,6 +158,13 @@ type Peeker interface {
 	Peek(ctx context.Context, topic string, partition int32, from int64, topicID string, isolation Isolation) (Reader, error)
 }
 
+// Stabler is a Log in which an open transaction stops readers of committed records.
+type Stabler interface {
+	// Stable is up to where a partition can be read committed. Where that is not its end, since is
+	// the time of the first record beyond.
+	Stable(ctx context.Context, topic string, partition int32) (upto int64, since time.Time, err error)
+}
+
 // Terms is a Log that can lose records which were read: by a leader that did not have them, or
 // disks that lost them. Later ones get their offsets then.
 type Terms interface {

@@ -89,7 +89,49 @@ func (x *exam) run(ctx context.Context) error {
 		return err
 	}
 	x.settings(ctx)
-	return x.topics(ctx)
+	if err := x.topics(ctx); err != nil {
+		return err
+	}
+	x.relays(ctx)
+	return nil
+}
+
+// openLong is how old a transaction is that readers are told of.
+const openLong = time.Minute
+
+// relays looks for transactions that keep the relays' topics from being read.
+func (x *exam) relays(ctx context.Context) {
+	groups, err := x.log.adm.ListGroups(ctx)
+	if err != nil {
+		x.add(eventlog.LevelUnknown, "relays", "their groups can't be listed: "+err.Error(), "")
+		return
+	}
+	seen := map[string]bool{}
+	for _, g := range groups.Sorted() {
+		if !strings.HasPrefix(g.Group, x.log.cfg.app+".relay.") {
+			continue
+		}
+		offsets, err := x.log.adm.FetchOffsets(ctx, g.Group)
+		if err != nil {
+			x.add(eventlog.LevelUnknown, "group "+g.Group, "its offsets can't be read: "+err.Error(), "")
+			continue
+		}
+		for _, o := range offsets.Sorted() {
+			subject := fmt.Sprintf("topic %s, partition %d", o.Topic, o.Partition)
+			if seen[subject] {
+				continue
+			}
+			seen[subject] = true
+			upto, since, err := x.log.Stable(ctx, o.Topic, o.Partition)
+			switch {
+			case err != nil:
+				x.add(eventlog.LevelUnknown, subject, err.Error(), "")
+			case !since.IsZero() && time.Since(since) >= openLong:
+				x.add(eventlog.LevelWrong, subject, fmt.Sprintf("a transaction is open since %s: messages from offset %d on are not delivered", since.UTC().Format(time.RFC3339), upto),
+					"find it with kafka-transactions.sh find-hanging, and abort it")
+			}
+		}
+	}
 }
 
 // versions looks at what the brokers are.

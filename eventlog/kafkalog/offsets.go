@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/godagger/dagger/eventlog"
 )
 
 // leaderTimeout is how long a question waits for brokers that are away, and for partitions
@@ -51,6 +53,42 @@ func (l *kafkaLog) offsets(ctx context.Context, name string, list func(context.C
 		return true
 	})
 	return all, err
+}
+
+// Stable compares the last stable offset with the high watermark.
+func (l *kafkaLog) Stable(ctx context.Context, topic string, partition int32) (upto int64, since time.Time, err error) {
+	fail := func(err error) (int64, time.Time, error) {
+		return 0, time.Time{}, fmt.Errorf("look for open transactions on %s, partition %d: %w", topic, partition, l.because(ctx, err))
+	}
+	stable, err := l.offsets(ctx, topic, l.adm.ListCommittedOffsets)
+	if err != nil {
+		return fail(err)
+	}
+	ends, err := l.offsets(ctx, topic, l.adm.ListEndOffsets)
+	if err != nil {
+		return fail(err)
+	}
+	upto, err = listed(stable, topic, partition)
+	end, err2 := listed(ends, topic, partition)
+	if err = errors.Join(err, err2); err != nil || upto >= end {
+		return upto, time.Time{}, err
+	}
+	r, err := l.Peek(ctx, topic, partition, upto, "", eventlog.ReadUncommitted)
+	if err != nil {
+		return fail(err)
+	}
+	defer r.Close()
+	for {
+		records, next, err := r.Next(ctx)
+		switch {
+		case err != nil:
+			return fail(err)
+		case len(records) > 0:
+			return upto, records[0].Time, nil
+		case next >= end: // it has ended
+			return next, time.Time{}, nil
+		}
+	}
 }
 
 // Kept asks the leader where the epoch of the last record ended, as KIP-320 has it: an epoch of

@@ -149,11 +149,16 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 			}
 		}
 		last = d.r.step(last, res)
-		if _, publishes := last.(relayPublish); publishes {
+		switch last.(type) {
+		case relayPublish:
 			done := e.problems.watch(part, answerAfter, errUnanswered)
 			res = d.do(ctx, last)
 			done(res.err)
-		} else {
+		case relayRead:
+			done := d.watch(ctx, part)
+			res = d.do(ctx, last)
+			done()
+		default:
 			res = d.do(ctx, last)
 		}
 		switch f := last.(type) {
@@ -180,6 +185,41 @@ func (e *Engine) relayPartition(ctx context.Context, member eventlog.Member, tk 
 				backoff = backoffMin
 			}
 		}
+	}
+}
+
+// watch says, while the relay waits for messages, when there are some that it can't read: those
+// behind a transaction which somebody has left open.
+func (d *relayDriver) watch(ctx context.Context, part string) (done func()) {
+	log, ok := d.e.log.(eventlog.Stabler)
+	if !ok {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var said error
+		for sleep(ctx, stuckAfter); ctx.Err() == nil; sleep(ctx, 4*stuckAfter) { // of many idle partitions each asks
+			upto, since, err := log.Stable(ctx, d.r.tk.Topic, d.r.partition)
+			if ctx.Err() != nil {
+				break
+			}
+			if err == nil && !since.IsZero() && time.Since(since) >= stuckAfter {
+				err = fmt.Errorf("messages from offset %d on wait for the end of a transaction that is open since %s (kafka-transactions.sh find-hanging names it, abort ends it)", upto, since.UTC().Format(time.RFC3339))
+				if said == nil {
+					d.logger.Warn("messages are not delivered", "err", err)
+				}
+			}
+			said = err
+			d.e.problems.set(part, err)
+		}
+		if said != nil {
+			d.e.problems.set(part, nil)
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,43 @@ func TestRelaySaysItEachMinute(t *testing.T) {
 		if n := strings.Count(out.String(), "messages are not delivered"); n != 4 {
 			t.Errorf("said %d times in three and a half minutes:\n%s", n, out.String())
 		}
+	})
+}
+
+// openedLog has a topic on which a transaction was left open.
+type openedLog struct {
+	eventlog.Log
+	since atomic.Pointer[time.Time]
+}
+
+func (l *openedLog) Stable(context.Context, string, int32) (int64, time.Time, error) {
+	if at := l.since.Load(); at != nil {
+		return 7, *at, nil
+	}
+	return 7, time.Time{}, nil
+}
+
+// TestRelayBehindAnOpenTransaction: a relay that waits for messages which are there says so.
+func TestRelayBehindAnOpenTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &openedLog{Log: memLog(t)}
+		e, stop := runEngine(t, log, memStore(t), runOrders(t))
+		time.Sleep(10 * time.Minute)
+		if p := e.Problems(); len(p) > 0 {
+			t.Errorf("nothing is open: %q", p)
+		}
+		now := time.Now()
+		log.since.Store(&now)
+		time.Sleep(3 * time.Minute)
+		if p := e.Problems(); len(p) != 1 || !strings.HasPrefix(p[0], "the relay of topic status for order, partition 0: messages from offset 7 on wait for the end of a transaction that is open since 2000-01-01") {
+			t.Errorf("problems: %q", p)
+		}
+		say(t, log, "1", "") // it has ended
+		synctest.Wait()
+		if p := e.Problems(); len(p) > 0 {
+			t.Errorf("it has ended: %q", p)
+		}
+		stop()
 	})
 }
 
