@@ -105,6 +105,28 @@ func TestStoreDownEmbedded(t *testing.T) {
 	})
 }
 
+// TestIdleStoreIsMissedEmbedded: nothing is to do when a Redis goes away. It is noticed all the same,
+// and so is its return.
+func TestIdleStoreIsMissedEmbedded(t *testing.T) {
+	begin(t)
+	t.Parallel()
+	server := startRedis(t, "--appendonly", "yes")
+	w := newStoreWorld(t, server.url())
+	w.feed(20, 100)
+	awaitCompleted(t, w.log, w.orders, time.Minute)
+	server.kill()
+	w.await("the log says that the store does not answer", func() bool { return strings.Contains(w.said.String(), `level=WARN msg="the store does not answer"`) })
+	for _, p := range w.eng.Partitions() {
+		if p.Ready {
+			t.Errorf("partition %d is called ready", p.Partition)
+		}
+	}
+	server.start()
+	w.await("the log says that it answers again", func() bool { return strings.Contains(w.said.String(), `level=INFO msg="the store answers again"`) })
+	w.awaitReady()
+	w.finish()
+}
+
 // TestStoreComesBackEmptyEmbedded: a Redis that keeps nothing is killed and started again, and
 // another time forgets everything while it works; so does an Aerospike.
 func TestStoreComesBackEmptyEmbedded(t *testing.T) {

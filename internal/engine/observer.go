@@ -52,7 +52,9 @@ func (e *Engine) Partitions() []PartitionStatus {
 	var l []PartitionStatus
 	for p := range e.log.Partitions() {
 		if r := e.runner(p); r != nil {
-			l = append(l, r.partitionStatus())
+			s := r.partitionStatus()
+			e.absence.tell(&s)
+			l = append(l, s)
 		}
 	}
 	return l

@@ -28,6 +28,7 @@ type Engine struct {
 	maxEvent   int
 	maxMessage func(topic string) int
 	problems   problems
+	absence    absence
 	owners     owners
 	peers      *http.Client // asks other workers
 	failed     chan error   // the log's end, for Run
@@ -279,6 +280,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	wg.Go(func() { e.watchHandlers(handlers) })
 	wg.Go(func() { e.snapshotsLoop(assign) })
 	wg.Go(func() { e.verifierLoop(assign) })
+	wg.Go(func() { e.looks(assign) })
 
 	var failed error
 	select {
