@@ -97,41 +97,41 @@ type Event struct {
 	Choices    []string          `json:"choices,omitempty"`  // processes that a Dynamic chose, in order
 	Items      []json.RawMessage `json:"items,omitempty"`    // parameters of the runs of a ForEach
 	Due        int64             `json:"due,omitempty"`      // when the next attempt starts, or this attempt or wait times out
-	Error      string            `json:"error,omitempty"`
-	Stack      string            `json:"stack,omitempty"`
-	Reason     string            `json:"reason,omitempty"`
-	Request    string            `json:"request,omitempty"` // id of the call that this event answers; of StopKept, that is kept
-	Made       int64             `json:"made,omitempty"`    // when that call was first made
-	Caller     string            `json:"caller,omitempty"`  // who made that call, as the program that made it says
-	Trace      *Trace            `json:"trace,omitempty"`   // of InstanceStarted: where its start came from
-	Sent       *Sent             `json:"sent,omitempty"`    // message of a Command task, in the same transaction
-	Subs       []KeyRef          `json:"subs,omitempty"`    // subscribed under (Run, Seq)
-	Unsubs     []KeyRef          `json:"unsubs,omitempty"`  // no longer subscribed
-	Back       []uint64          `json:"back,omitempty"`    // buffered messages that leave the instance, by the seq of their MessageBuffered
-	State      json.RawMessage   `json:"state,omitempty"`   // InstanceReset
-	Held       *Request          `json:"held,omitempty"`
+	Error      string            `json:"error,omitempty"`    // why an attempt or a task failed, or what quarantined the instance
+	Stack      string            `json:"stack,omitempty"`    // of a panic
+	Reason     string            `json:"reason,omitempty"`   // why; for some types a word or a path
+	Request    string            `json:"request,omitempty"`  // id of the call that this event answers; of StopKept, that is kept
+	Made       int64             `json:"made,omitempty"`     // when that call was first made
+	Caller     string            `json:"caller,omitempty"`   // who made that call, as the program that made it says
+	Trace      *Trace            `json:"trace,omitempty"`    // of InstanceStarted: where its start came from
+	Sent       *Sent             `json:"sent,omitempty"`     // message of a Command task, in the same transaction
+	Subs       []KeyRef          `json:"subs,omitempty"`     // subscribed under (Run, Seq)
+	Unsubs     []KeyRef          `json:"unsubs,omitempty"`   // no longer subscribed
+	Back       []uint64          `json:"back,omitempty"`     // buffered messages that leave the instance, by the seq of their MessageBuffered
+	State      json.RawMessage   `json:"state,omitempty"`    // InstanceReset
+	Held       *Request          `json:"held,omitempty"`     // RequestHeld: what waits until the quarantine ends
 
 	Topic   string   `json:"topic,omitempty"` // correlation key
 	Key     string   `json:"key,omitempty"`   // its name
 	Value   string   `json:"value,omitempty"` // its value
 	Msg     uint64   `json:"msg,omitempty"`   // number of the event by which the message arrived at its key
 	Message *Message `json:"message,omitempty"`
-	Expires int64    `json:"expires,omitempty"`
-	Sole    bool     `json:"sole,omitempty"`   // this waiter is the only one that was chosen
-	Local   bool     `json:"local,omitempty"`  // the delivery stayed in this partition
-	Again   bool     `json:"again,omitempty"`  // the message had been buffered or held before
-	Chosen  int      `json:"chosen,omitempty"` // waiters chosen by this event
-	Kept    int      `json:"kept,omitempty"`   // of these, waiters in this partition
-	After   uint64   `json:"after,omitempty"`  // fan-out: last subscription served
-	Until   uint64   `json:"until,omitempty"`  // fan-out: last subscription to serve; 0 = none is left
-	From    int32    `json:"from,omitempty"`
-	Upto    *Mark    `json:"upto,omitempty"`
+	Expires int64    `json:"expires,omitempty"` // until when a message or a stop is kept
+	Sole    bool     `json:"sole,omitempty"`    // this waiter is the only one that was chosen
+	Local   bool     `json:"local,omitempty"`   // the delivery stayed in this partition
+	Again   bool     `json:"again,omitempty"`   // the message had been buffered or held before
+	Chosen  int      `json:"chosen,omitempty"`  // waiters chosen by this event
+	Kept    int      `json:"kept,omitempty"`    // of these, waiters in this partition
+	After   uint64   `json:"after,omitempty"`   // fan-out: last subscription served
+	Until   uint64   `json:"until,omitempty"`   // fan-out: last subscription to serve; 0 = none is left
+	From    int32    `json:"from,omitempty"`    // DeliveriesAcked: the partition that has decided them
+	Upto    *Mark    `json:"upto,omitempty"`    // DeliveriesAcked: the last of them
 
-	Worker  string `json:"worker,omitempty"`
-	Address string `json:"address,omitempty"`
+	Worker  string `json:"worker,omitempty"`  // PartitionOwned: the process that owns the partition now
+	Address string `json:"address,omitempty"` // PartitionOwned: where that process can be asked
 
 	Out []Out     `json:"out,omitempty"` // what other partitions are told
-	Pos *Position `json:"pos,omitempty"`
+	Pos *Position `json:"pos,omitempty"` // how far the owner was
 
 	Extra []Field `json:"-"` // fields that this version does not know, in order of appearance
 }
