@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -304,7 +303,7 @@ func (f *fold) foldTo(ctx context.Context, s *finder, store projection.Store, p 
 	if from <= s.start && until == 0 {
 		return s.search(ctx, store, f.id, p, nil, take)
 	}
-	return s.about(ctx, f.id, from, until, p, nil, take)
+	return s.about(ctx, s.log.Read, f.id, from, until, p, nil, take)
 }
 
 // window is the part of the log to fold, and leaves in f what comes before it. Without a
@@ -397,44 +396,4 @@ func (f *fold) usePlan(ctx context.Context, store projection.Store) error {
 	}
 	defer v.Close()
 	return f.readPlan(ctx, v, i.Plan)
-}
-
-// about gives the events that can be about an instance, and those with a type of its own
-// kind (also), to do: from an offset on, up to the point and the event until (0 = no limit).
-// Those that record a plan are always given.
-func (s *finder) about(ctx context.Context, id string, from int64, until uint64, p Point, also []eventlog.Type, do func(*eventlog.Event, int64) error) error {
-	needles := [][]byte{[]byte(eventlog.PlanUsed)}
-	for _, t := range also {
-		needles = append(needles, []byte(t))
-	}
-	filter := plain(id)
-	needles = append(needles, []byte(id))
-	skipped := 0
-	return s.read(ctx, from, func(r *eventlog.Record) (bool, error) {
-		wanted := !filter
-		for k := len(needles) - 1; k >= 0 && !wanted; k-- {
-			wanted = bytes.Contains(r.Value, needles[k])
-		}
-		if p.by == pointOffset && r.Offset > p.offset {
-			return false, nil
-		}
-		// A look at others now and then tells whether the point is behind.
-		const look = 256
-		if !wanted {
-			if skipped++; skipped%look != 0 || until == 0 && (p.by == pointOffset || p.by == pointNow) {
-				return true, nil
-			}
-		}
-		ev, err := decodeEvent(r, s.partition)
-		if err != nil {
-			return false, err
-		}
-		if !p.covers(ev.N, ev.At, r.Offset) || until > 0 && ev.N > until {
-			return false, nil
-		}
-		if !wanted {
-			return true, nil
-		}
-		return true, do(ev, r.Offset)
-	})
 }

@@ -18,7 +18,7 @@ import (
 
 // blockEvents is how many events a block has. Larger ones make the index smaller, and what a
 // filter takes for there more to read.
-var blockEvents uint64 = 4096 // tests make it smaller, before anything else
+var blockEvents uint64 = 1024 // tests make it smaller, before anything else
 
 // blockOf is the number of the block that has event n.
 func blockOf(n uint64) uint64 { return (max(n, 1) - 1) / blockEvents }
@@ -92,7 +92,7 @@ func typeBit(t eventlog.Type) byte {
 }
 
 const (
-	formatNames = 1
+	formatNames = 2  // 1 had larger blocks
 	nameBits    = 12 // bits of a filter for each name: one in 300 others is taken for there
 	nameProbes  = 8
 	leastNames  = 8 // bytes of a filter: in fewer, eight probes of one name are most of the bits
@@ -130,11 +130,11 @@ func mayName(value []byte, hash uint64, types byte) bool {
 	return len(filter) > 0
 }
 
-// probes are the bits of a hash in a filter of so many bytes: one hash makes as many as are
-// needed (Kirsch, Mitzenmacher: Less hashing, same performance, 2006).
+// probes are the bits of a hash in a filter of so many bytes. Each is of a hash of the one before:
+// in equal steps, which are cheaper, those of one id in thousands would be next to each other, and
+// it would be taken for there ten times as often.
 func probes(h uint64, size int) func(yield func(uint64) bool) {
 	return func(yield func(uint64) bool) {
-		step := bits.RotateLeft64(h, 32) | 1
 		for range nameProbes {
 			if size == 0 {
 				return
@@ -143,7 +143,7 @@ func probes(h uint64, size int) func(yield func(uint64) bool) {
 			if !yield(p) {
 				return
 			}
-			h += step
+			h = (h ^ h>>32) * 0xd6e8feb86659fd93
 		}
 	}
 }

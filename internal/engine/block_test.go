@@ -50,6 +50,21 @@ func TestNames(t *testing.T) {
 	if taken > others/100 {
 		t.Errorf("%d of %d names that are not there are taken for there", taken, others)
 	}
+	// No id is taken for there much more often than others, not even one whose hash is nearly the
+	// same when its halves are exchanged and added.
+	unlucky := 0
+	for n := range 1000 {
+		var hashes []uint64
+		for k := range 250 {
+			hashes = append(hashes, hashOf(fmt.Sprintf("order-%d-%d", n, k)))
+		}
+		if mayName(encodeNames(hashes, 0), hashOf("long"), 0) {
+			unlucky++
+		}
+	}
+	if unlucky > 15 {
+		t.Errorf("one name is taken for there by %d of 1000 filters", unlucky)
+	}
 	for _, value := range [][]byte{nil, {}, {formatNames}, {formatNames + 1, 0}, {formatNames + 1, 0, 0}} {
 		if !mayName(value, 1, 0) {
 			t.Errorf("a filter of an unknown format %x leaves a block out", value)
@@ -162,6 +177,57 @@ func TestSearch(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSearchEnds: a search whose events nobody wants any more, or whose context ends, says so and
+// leaves nothing behind that reads.
+func TestSearchEnds(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	log, err := embedlog.OpenMemory(embedlog.Options{App: "test", Partitions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	fillLives(t, log, rand.New(rand.NewPCG(seed, 1)), false, 800)
+	store := memstore.New(projection.Identity{App: "test", Partitions: 1})
+	if _, err := Rebuild(t.Context(), log, store, RebuildOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newFinder(t.Context(), log, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range 6 {
+		id := fmt.Sprintf("i%d", k)
+		var all []uint64
+		if err := s.search(t.Context(), store, id, Point{}, nil, func(ev *eventlog.Event, _ int64) error {
+			all = append(all, ev.N)
+			return nil
+		}); err != nil || !slices.IsSorted(all) {
+			t.Fatalf("events %v of %s, %v", all, id, err)
+		}
+		enough := errors.New("enough")
+		for last := range all {
+			seen := 0
+			if err := s.search(t.Context(), store, id, Point{}, nil, func(ev *eventlog.Event, _ int64) error {
+				if ev.N != all[seen] {
+					return fmt.Errorf("event %d, want %d", ev.N, all[seen])
+				}
+				if seen++; seen > last {
+					return enough
+				}
+				return nil
+			}); !errors.Is(err, enough) || seen != last+1 {
+				t.Errorf("after %d events of %s it says %v", seen, id, err)
+			}
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(enough)
+		if err := s.search(ctx, store, id, Point{}, nil, func(*eventlog.Event, int64) error { return nil }); !errors.Is(err, enough) {
+			t.Errorf("with a context that has ended it says %v", err)
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if flag.Parse(); flag.Lookup("test.bench").Value.String() == "" {
-		blockEvents = 16 // small logs have many
+		blockEvents, shortBlocks = 16, 4 // small logs have many
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -14,7 +14,7 @@ type stretch struct{ from, until uint64 }
 
 const (
 	// blockRows is how many filters are read at once.
-	blockRows = 128
+	blockRows = 512
 	// nearBlocks is how many blocks between two that are wanted are read with them: as long as it
 	// takes to find another place in the log.
 	nearBlocks = 1
@@ -99,51 +99,4 @@ func join(l []stretch) []stretch {
 		}
 	}
 	return kept
-}
-
-// search is about, of the parts of the log that the store's index leaves; store may be nil. also
-// may have PartitionOwned.
-func (s *finder) search(ctx context.Context, store projection.Store, id string, p Point, also []eventlog.Type, do func(*eventlog.Event, int64) error) error {
-	l, hint, err := s.named(ctx, store, id, also)
-	if err != nil {
-		return err
-	}
-	l = join(l)
-	if len(l) == 1 && l[0].from == 1 {
-		return s.about(ctx, id, s.start, 0, p, also, do)
-	}
-	first := found{n: 1}
-	if s.start > 0 {
-		if first, err = s.probe(ctx, s.start); err != nil || first.n == 0 {
-			return err
-		}
-	}
-	end := uint64(math.MaxUint64)
-	if p.by == pointEvent {
-		end = p.n
-	}
-	w := walk{s: s, hint: hint}
-	for _, x := range l {
-		from, until := max(x.from, first.n), min(x.until, end)
-		if from > until {
-			continue
-		}
-		offset := s.start
-		if from > first.n {
-			var ev *eventlog.Event
-			if ev, offset, err = w.event(ctx, from); err != nil {
-				return err
-			}
-			if ev == nil || !p.covers(ev.N, ev.At, offset) { // the log or the point ends before it
-				break
-			}
-		}
-		if until == math.MaxUint64 {
-			until = 0
-		}
-		if err := s.about(ctx, id, offset, until, p, also, do); err != nil {
-			return err
-		}
-	}
-	return nil
 }

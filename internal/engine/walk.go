@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/godagger/dagger/eventlog"
@@ -16,7 +17,7 @@ type walk struct {
 	known []found // in order
 	page  []eventlog.Record
 	first uint64 // number of the page's first event
-	gap   uint64 // between the last two that were wanted
+	gap   uint64 // from the last that was wanted back to this one; none where it goes on
 	last  uint64
 	size  uint64 // events of a page
 	read  uint64 // events that were read for those that were wanted
@@ -71,7 +72,11 @@ func before(ev *eventlog.Event, id string) (prev uint64, begins, changes bool) {
 // event reads the event with a number, and says at which offset it stands; nil when it is not
 // there.
 func (w *walk) event(ctx context.Context, n uint64) (ev *eventlog.Event, offset int64, err error) {
-	w.gap, w.last = max(w.last, n)-n, n
+	w.gap = math.MaxUint64
+	if n < w.last {
+		w.gap = w.last - n
+	}
+	w.last = n
 	low, high := found{offset: w.s.start - 1}, found{offset: w.s.end}
 	at, _ := slices.BinarySearchFunc(w.known, n, func(x found, n uint64) int { return cmp.Compare(x.n, n) })
 	if at > 0 {
