@@ -10,7 +10,7 @@
 // OpenWith takes a tls.Config or a password from elsewhere.
 //
 // Every owner has a transactional producer of its own (transactional id app/partition) and
-// so a connection of its own; so has every reader, publisher and member.
+// so a connection of its own; so has every reader, publisher and member. Peeks share one.
 package kafkalog
 
 import (
