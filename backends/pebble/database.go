@@ -304,11 +304,13 @@ func decodeWatermark(raw []byte) (projection.Watermark, error) {
 
 func (p *partition) noWAL() bool { return p.aside || p.s.options.NoWAL }
 
+// memtablesEach are those of a partition: a write waits while so many are filled and not yet in
+// tables, for then the budget is used up.
+const memtablesEach = 3
+
 // dbOptions are those of every partition's database.
 func (p *partition) dbOptions() *cdb.Options {
-	// A write waits while so many are filled and not yet in tables: then the budget is used up.
-	const tables = 3
-	perPartition := uint64(p.s.options.Memtables) / uint64(p.s.id.Partitions) / tables
+	perPartition := uint64(p.s.options.Memtables) / uint64(p.s.id.Partitions) / memtablesEach
 	o := &cdb.Options{
 		FS:                          p.disk,
 		Cache:                       p.s.cache,
@@ -316,7 +318,7 @@ func (p *partition) dbOptions() *cdb.Options {
 		FormatMajorVersion:          cdb.FormatNewest,
 		DisableWAL:                  p.noWAL(),
 		MemTableSize:                min(max(perPartition, 1<<20), 64<<20),
-		MemTableStopWritesThreshold: tables,
+		MemTableStopWritesThreshold: memtablesEach,
 		L0CompactionThreshold:       2,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		Cleaner:                     remover{},

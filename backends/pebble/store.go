@@ -101,8 +101,11 @@ func Open(ctx context.Context, dir string, id projection.Identity, options Optio
 		lock.Close()
 		return nil, err
 	}
-	// The databases take their memtables out of the cache's size.
-	s.cache = cdb.NewCache(options.Cache + options.Memtables)
+	// The databases take their memtables out of the cache's size. Most of the time a partition has
+	// one that is filled, and one that is written to a table or kept for the next time. A third one
+	// takes room from blocks: if the cache had room for it too, blocks would fill that and take twice
+	// of what they should.
+	s.cache = cdb.NewCache(options.Cache + options.Memtables/memtablesEach*2)
 	s.files = cdb.NewFileCache(max(1, runtime.GOMAXPROCS(0)), openFiles)
 	return s, nil
 }
