@@ -2,4 +2,7 @@
 
 package machine
 
-const oracleFlows = 2000
+const (
+	oracleFlows = 2000
+	lawSeeds    = 80
+)

@@ -16,7 +16,7 @@ import (
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run the laws on this seed alone")
 	traceFlag = flag.Int("lines", 30, "requests and events that a failure of TestLaws prints")
-	seedsFlag = flag.Int("seeds", 80, "histories that TestLaws runs")
+	seedsFlag = flag.Int("seeds", lawSeeds, "histories that TestLaws runs")
 	firstFlag = flag.Uint64("first", 1, "seed of the first history of TestOracle")
 	flowsFlag = flag.Int("flows", oracleFlows, "histories that TestOracle runs")
 )
