@@ -80,7 +80,7 @@ func TestWalk(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer log.Close()
-			testWalk(t, log, rand.New(rand.NewPCG(seed, 1)), unchained, 600, 4)
+			testWalk(t, log, rand.New(rand.NewPCG(seed, 1)), unchained, walkEvents, 4)
 		})
 	}
 }
