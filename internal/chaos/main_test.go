@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 )
 
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(workerVar) != "" {
 		os.Exit(workerMain())
 	}
+	vfs.Default = refusing
 	goleak.VerifyTestMain(m)
 }
 
