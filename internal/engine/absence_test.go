@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,16 +26,16 @@ func TestAbsenceIsToldOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var said bytes.Buffer
 				e := &Engine{logger: slog.New(slog.NewTextHandler(&said, nil))}
-				var ask func(context.Context) error
+				var ask atomic.Pointer[func(context.Context) error]
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
 					e.look(ctx, "store", "redis://host:1/0", func(ctx context.Context) error {
-						if ask == nil {
-							return nil
+						if f := ask.Load(); f != nil {
+							return (*f)(ctx)
 						}
-						return ask(ctx)
+						return nil
 					})
 				}()
 				status := func() PartitionStatus {
@@ -47,16 +48,17 @@ func TestAbsenceIsToldOnce(t *testing.T) {
 				if s := status(); !s.Ready || said.Len() > 0 {
 					t.Fatalf("it answers: %+v, %s", s, said.String())
 				}
-				ask = away
+				ask.Store(&away)
 				time.Sleep(30 * time.Second)
 				if s := status(); s.Ready || !strings.Contains(s.Err, "the store does not answer: ") {
 					t.Errorf("it does not answer: %+v", s)
 				}
 				time.Sleep(5 * time.Minute)
+				synctest.Wait()
 				if n := strings.Count(said.String(), "level=WARN"); n != 1 || !strings.Contains(said.String(), "redis://host:1/0") {
 					t.Errorf("%d warnings: %s", n, said.String())
 				}
-				ask = nil
+				ask.Store(nil)
 				time.Sleep(30 * time.Second)
 				if s := status(); !s.Ready {
 					t.Errorf("it answers again: %+v", s)
@@ -64,7 +66,7 @@ func TestAbsenceIsToldOnce(t *testing.T) {
 				if n := strings.Count(said.String(), "level=INFO"); n != 1 || strings.Count(said.String(), "\n") != 2 {
 					t.Errorf("%d times it answers again: %s", n, said.String())
 				}
-				ask = away
+				ask.Store(&away)
 				time.Sleep(30 * time.Second)
 				cancel()
 				<-done
