@@ -14,5 +14,5 @@ trap 'rm -rf "$tmp"' EXIT
 go build -o "$tmp/testreport" ./internal/policy/testreport
 go test -json -timeout 15m "${race[@]}" "$@" ./... | "$tmp/testreport"
 if [ ${#race[@]} -gt 0 ]; then # one goroutine drives these: it is quicker without
-	go test -json -timeout 15m -run '^(TestSimulation|TestSameSeed|TestWithoutRule|TestRulesAreNamed|TestWalk|TestLaws|TestOracle)$' ./internal/engine ./internal/machine | "$tmp/testreport"
+	go test -json -timeout 15m -run '^(TestSimulation|TestSameSeed|TestWithoutRule|TestRulesAreNamed|TestWalk|TestSearch|TestLaws|TestOracle)$' ./internal/engine ./internal/machine | "$tmp/testreport"
 fi

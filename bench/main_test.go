@@ -12,7 +12,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	listedPages = 20
+	goleak.VerifyTestMain(m)
+}
 
 // A short load on the parts in memory and on the embedded pair: everything that is promised
 // to be printed is there.

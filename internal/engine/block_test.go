@@ -168,7 +168,7 @@ func TestSearch(t *testing.T) {
 			for k := range 8 { // the last two are nobody
 				id := fmt.Sprintf("i%d", k)
 				points := []Point{{}, AtEvent(0), AtEvent(uint64(len(events)))}
-				for range 6 {
+				for range searchedPoints {
 					n := r.IntN(len(events))
 					points = append(points, AtEvent(uint64(n)), AtOffset(int64(n)), Point{by: pointTime, time: events[n].At})
 				}

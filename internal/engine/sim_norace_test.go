@@ -6,3 +6,5 @@ package engine
 const simSeeds = 200
 
 const walkEvents = 600
+
+const searchedPoints = 6

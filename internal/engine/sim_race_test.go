@@ -8,3 +8,6 @@ const simSeeds = 10
 
 // walkEvents is how long the logs of TestWalk are.
 const walkEvents = 150
+
+// searchedPoints is how many moments of an id's life TestSearch looks at, of each kind.
+const searchedPoints = 1
