@@ -14,7 +14,7 @@ import (
 	"github.com/godagger/dagger/projection/storetest"
 )
 
-// until polls for at most a minute.
+// until polls for at most five minutes.
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	end := time.Now().Add(5 * time.Minute)

@@ -9,7 +9,6 @@ import (
 // assigned runs a goroutine for each partition that a consumer group has assigned to a member.
 // One goroutine uses it.
 type assigned struct {
-	ctx context.Context // the goroutines end with it
 	// begin is called before a partition's goroutine starts, and returns what that runs.
 	begin func(partition int32) (run func(context.Context))
 	// ended is called when a partition's goroutine has ended, with the reason; may be nil. It
@@ -25,8 +24,8 @@ type assignment struct {
 }
 
 // become stops the partitions that are not in the list, waits for them, and then starts those
-// that are new in it.
-func (a *assigned) become(partitions []int32) {
+// that are new in it. Their goroutines end with ctx too.
+func (a *assigned) become(ctx context.Context, partitions []int32) {
 	a.stop(ErrPartitionLost, func(p int32) bool { return !slices.Contains(partitions, p) })
 	if a.current == nil {
 		a.current = map[int32]assignment{}
@@ -36,7 +35,7 @@ func (a *assigned) become(partitions []int32) {
 			continue
 		}
 		run := a.begin(p)
-		life, end := context.WithCancelCause(a.ctx)
+		life, end := context.WithCancelCause(ctx)
 		x := assignment{end, make(chan struct{})}
 		a.current[p] = x
 		go func() { // waited for by stop

@@ -131,7 +131,6 @@ func TestAssigned(t *testing.T) {
 	name := func(p int32) string { return string(rune('a' + p)) }
 	began := make(chan struct{}, 10)
 	a := assigned{
-		ctx: t.Context(),
 		begin: func(p int32) func(context.Context) {
 			say("begin " + name(p))
 			return func(ctx context.Context) {
@@ -157,7 +156,7 @@ func TestAssigned(t *testing.T) {
 		{[]int32{3}, []string{"begin d"}},
 	} {
 		said = nil
-		a.become(step.partitions)
+		a.become(t.Context(), step.partitions)
 		mu.Lock()
 		slices.Sort(said)
 		if !slices.Equal(said, step.want) {

@@ -112,7 +112,7 @@ func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logg
 			logger.Debug("leave group", "err", err)
 		}
 	}()
-	a := assigned{ctx: ctx, begin: func(p int32) func(context.Context) {
+	a := assigned{begin: func(p int32) func(context.Context) {
 		return func(ctx context.Context) { e.relayPartition(ctx, member, tk, p, logger.With("partition", p)) }
 	}}
 	defer a.close()
@@ -122,7 +122,7 @@ func (e *Engine) relayMember(ctx context.Context, tk TopicKey, logger *slog.Logg
 			return fmt.Errorf("assignment of group %s: %w", group, err)
 		}
 		e.problems.set(tk.relay(), nil)
-		a.become(partitions)
+		a.become(ctx, partitions)
 	}
 }
 

@@ -378,7 +378,6 @@ func (e *Engine) watchHandlers(ctx context.Context) {
 // assignments starts and stops owners as the group says, until ctx ends; then it stops all.
 func (e *Engine) assignments(ctx, owners context.Context) {
 	a := assigned{
-		ctx: owners,
 		begin: func(p int32) func(context.Context) {
 			r := e.newRunner(p)
 			e.mu.Lock()
@@ -412,7 +411,7 @@ func (e *Engine) assignments(ctx, owners context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		a.become(e.counted(partitions))
+		a.become(owners, e.counted(partitions))
 	}
 }
 
